@@ -1,0 +1,1 @@
+//! The side-by-side load harness and the micro benches.

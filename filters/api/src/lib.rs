@@ -1,0 +1,1 @@
+//! The traits a filter implements, and what a filter may ask of its stream.

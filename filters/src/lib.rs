@@ -1,0 +1,1 @@
+//! Built-in filters and the registry that maps type URLs to them.

@@ -1,0 +1,1 @@
+//! Validated internal configuration (IR) and the conversions from protos.

@@ -1,0 +1,1 @@
+//! Sidecar data-plane proxy, programmed over xDS, in the place of the envoy binary.

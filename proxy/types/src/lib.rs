@@ -1,0 +1,1 @@
+//! Shared types of the data plane: headers, paths, addresses, buffers, stream info.

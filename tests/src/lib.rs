@@ -1,0 +1,1 @@
+//! Support library, parity cases and suites.

@@ -1,0 +1,1 @@
+//! xDS client: ADS, state-of-the-world and delta, generic over the resource.
