@@ -1,1 +1,24 @@
-//! Shared types of the data plane: headers, paths, addresses, buffers, stream info.
+//! Shared types of the data plane: headers, addresses, buffers, response flags,
+//! reset reasons and what a stream knows about itself.
+//!
+//! This package is at the bottom of the dependency arrows: it knows no
+//! protobuf message, no socket and no runtime.
+
+mod address;
+mod buffer;
+mod flags;
+mod head;
+mod headers;
+mod metadata;
+mod reset;
+mod stream_info;
+
+pub use address::Address;
+pub use buffer::Buffer;
+pub use flags::{ResponseFlag, ResponseFlags};
+pub use head::{HeaderKey, Protocol, RequestHead, ResponseHead, Scheme};
+pub use headers::{Headers, NameRef, names};
+pub use http::{HeaderName, HeaderValue, Method, StatusCode};
+pub use metadata::{Metadata, MetadataValue};
+pub use reset::ResetReason;
+pub use stream_info::{ConnectionInfo, Details, StreamInfo, StreamTimes, UpstreamInfo, details};
