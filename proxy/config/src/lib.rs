@@ -1,1 +1,11 @@
-//! Validated internal configuration (IR) and the conversions from protos.
+//! Validated internal configuration (IR), and the conversions that make it from
+//! Envoy's messages.
+//!
+//! [`ir`] holds plain data that the data plane is built from: every default is
+//! filled in, every expression compiled, every duration a `Duration`. No
+//! protobuf type leaves this package.
+
+pub mod format;
+pub mod ir;
+pub mod matcher;
+pub mod re2;

@@ -1,0 +1,211 @@
+//! Clusters (`config.cluster.v3.Cluster`).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use outrigger_types::Metadata;
+
+use super::{
+    CommonHttpOptions, ConfigSourceConfig, Http1Options, Http2Options, LoadAssignmentConfig,
+};
+
+/// A cluster, validated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClusterConfig {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its name in stats, if another (`alt_stat_name`).
+    pub alt_stat_name: Option<Arc<str>>,
+    /// How hosts are found.
+    pub discovery: DiscoveryConfig,
+    /// Default 5 s.
+    pub connect_timeout: Duration,
+    /// Soft limit on a connection's buffers, bytes. Default 1 MiB.
+    pub per_connection_buffer_limit: u32,
+    /// The load balancer.
+    pub lb: LbPolicyConfig,
+    /// Shares of health below which all hosts are used.
+    pub lb_common: LbCommonConfig,
+    /// Limits of priority DEFAULT.
+    pub breakers_default: CircuitBreakerConfig,
+    /// Limits of priority HIGH.
+    pub breakers_high: CircuitBreakerConfig,
+    /// Which protocol the upstream speaks.
+    pub protocol: UpstreamProtocolConfig,
+    /// Options common to HTTP versions. Idle timeout default 1 h.
+    pub common_http: CommonHttpOptions,
+    /// Options of HTTP/1.
+    pub http1: Http1Options,
+    /// Options of HTTP/2.
+    pub http2: Http2Options,
+    /// TCP keep-alive of upstream sockets.
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    /// Source address of upstream sockets.
+    pub bind_source: Option<SocketAddr>,
+    /// Metadata.
+    pub metadata: Option<Arc<Metadata>>,
+    /// Close a host's connections as soon as it is unhealthy.
+    pub close_connections_on_host_health_failure: bool,
+    /// Remove a host that discovery dropped even while it is healthy.
+    pub ignore_health_on_host_removal: bool,
+    /// Give each downstream connection upstream connections of its own.
+    pub connection_pool_per_downstream_connection: bool,
+    /// Connections to open ahead of need, per request. Default 1.0.
+    pub per_upstream_preconnect_ratio: f64,
+    /// Whether histograms of timeout budgets are kept.
+    pub track_timeout_budgets: bool,
+    /// Whether sizes of heads and bodies are kept.
+    pub track_request_response_sizes: bool,
+}
+
+/// How hosts are found.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DiscoveryConfig {
+    /// Given here.
+    Static(LoadAssignmentConfig),
+    /// Names given here, resolved for ever, every address a host.
+    StrictDns(LoadAssignmentConfig, DnsConfig),
+    /// One name given here, one host whose address is the last answer's first.
+    LogicalDns(LoadAssignmentConfig, DnsConfig),
+    /// By EDS.
+    Eds {
+        /// Where from.
+        source: ConfigSourceConfig,
+        /// The name asked for.
+        service_name: Arc<str>,
+    },
+}
+
+/// How names are resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsConfig {
+    /// Time between look-ups. Default 5 s.
+    pub refresh_rate: Duration,
+    /// Back-off after a failed look-up; none for the refresh rate.
+    pub failure_refresh_rate: Option<super::BackOffConfig>,
+    /// Use the answer's TTL instead of the refresh rate.
+    pub respect_ttl: bool,
+    /// Random addition to the refresh rate.
+    pub jitter: Duration,
+    /// Which addresses are wanted.
+    pub family: DnsLookupFamily,
+}
+
+/// `DnsLookupFamily`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum DnsLookupFamily {
+    /// AUTO: IPv6, and IPv4 if there is none.
+    #[default]
+    Auto,
+    /// V4_ONLY
+    V4Only,
+    /// V6_ONLY
+    V6Only,
+    /// V4_PREFERRED: IPv4, and IPv6 if there is none.
+    V4Preferred,
+    /// ALL
+    All,
+}
+
+/// The load balancing policy.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LbPolicyConfig {
+    /// ROUND_ROBIN
+    RoundRobin(SlowStart),
+    /// LEAST_REQUEST
+    LeastRequest {
+        /// Hosts drawn at random, of which the least busy is taken. Default 2.
+        choice_count: u32,
+        /// Exponent of the active requests where weights differ. Default 1.0.
+        active_request_bias: f64,
+        /// See [`SlowStart`].
+        slow_start: SlowStart,
+    },
+    /// RANDOM
+    Random,
+}
+
+/// How a new host is given less load at first; a zero window turns it off.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct SlowStart {
+    /// How long.
+    pub window: Duration,
+    /// Exponent of the curve, turned around. Default 1.0.
+    pub aggression: f64,
+    /// Least share, per cent. Default 10.
+    pub min_weight_percent: f64,
+}
+
+/// What all policies share.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LbCommonConfig {
+    /// Below this share of healthy hosts all are used, per cent. Default 50.
+    pub healthy_panic_threshold: f64,
+    /// In panic answer 503 instead of using all hosts.
+    pub fail_traffic_on_panic: bool,
+    /// Weigh localities by their weights.
+    pub locality_weighted: bool,
+    /// Do not use a host until it is known to be healthy.
+    pub ignore_new_hosts_until_first_hc: bool,
+    /// Close all connections when the set of hosts changes.
+    pub close_connections_on_host_set_change: bool,
+}
+
+/// Limits of one priority, defaults filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CircuitBreakerConfig {
+    /// Default 1,024.
+    pub max_connections: u32,
+    /// Default 1,024.
+    pub max_pending_requests: u32,
+    /// Default 1,024.
+    pub max_requests: u32,
+    /// Default 3; unused where a budget is set.
+    pub max_retries: u32,
+    /// Retries as a share of active requests.
+    pub retry_budget: Option<RetryBudget>,
+    /// Default: no limit.
+    pub max_connection_pools: u32,
+    /// Publish what is left.
+    pub track_remaining: bool,
+    /// Connections to a single host. Default: no limit.
+    pub max_connections_per_host: u32,
+}
+
+/// Retries as a share of what is active and pending.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RetryBudget {
+    /// Per cent. Default 20.
+    pub budget_percent: f64,
+    /// Always allowed. Default 3.
+    pub min_retry_concurrency: u32,
+}
+
+/// Which protocol the upstream speaks (`HttpProtocolOptions`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamProtocolConfig {
+    /// HTTP/1.1, always. What a cluster without options speaks.
+    Http1,
+    /// HTTP/2, always.
+    Http2,
+    /// The downstream's (`use_downstream_protocol_config`). The flags say which
+    /// versions are configured.
+    Downstream {
+        /// HTTP/2 is configured.
+        http2: bool,
+    },
+    /// By ALPN; without TLS, HTTP/1.1 (`auto_config`).
+    Auto,
+}
+
+/// Keep-alive of a TCP socket; none leaves the kernel's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct TcpKeepalive {
+    /// Probes before the connection is dead.
+    pub probes: Option<u32>,
+    /// Idle time before the first.
+    pub time: Option<Duration>,
+    /// Time between them.
+    pub interval: Option<Duration>,
+}

@@ -1,0 +1,22 @@
+//! The internal configuration.
+//!
+//! A `…Config` is what a control plane asked for, validated. The runtime object
+//! made from it drops the suffix.
+
+mod access_log;
+mod bootstrap;
+mod cluster;
+mod common;
+mod endpoint;
+mod hcm;
+mod listener;
+mod route;
+
+pub use access_log::*;
+pub use bootstrap::*;
+pub use cluster::*;
+pub use common::*;
+pub use endpoint::*;
+pub use hcm::*;
+pub use listener::*;
+pub use route::*;

@@ -1,0 +1,1 @@
+//! String, header and query parameter matchers.
