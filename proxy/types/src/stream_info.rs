@@ -79,6 +79,8 @@ pub struct ConnectionInfo {
     pub listener_name: Arc<str>,
     /// Name of the filter chain.
     pub filter_chain_name: Arc<str>,
+    /// The listener's metadata, if it has any.
+    pub listener_metadata: Option<Arc<Metadata>>,
 }
 
 /// Points in time, relative to [`StreamInfo::start`]; none until it happened.
@@ -131,6 +133,30 @@ pub struct UpstreamInfo {
     pub body_bytes_received: u64,
     /// Body bytes sent to the upstream.
     pub body_bytes_sent: u64,
+    /// `%UPSTREAM_WIRE_BYTES_RECEIVED%`: everything received for the stream,
+    /// framing included.
+    pub wire_bytes_received: u64,
+    /// `%UPSTREAM_WIRE_BYTES_SENT%`: everything sent for the stream, framing
+    /// included.
+    pub wire_bytes_sent: u64,
+    /// Names of the hosts tried, in order; beside `attempted`.
+    pub attempted_hostnames: Vec<Arc<str>>,
+    /// Ids of the connections that the attempts were sent on, in order.
+    pub attempted_connection_ids: Vec<u64>,
+    /// When the connection began to be made.
+    pub connect_start: Option<Instant>,
+    /// When the connection was made.
+    pub connect_end: Option<Instant>,
+    /// When its TLS handshake ended.
+    pub handshake_end: Option<Instant>,
+    /// When the pool gave the stream a connection.
+    pub pool_ready: Option<Instant>,
+    /// The chosen host's metadata, if it has any.
+    pub host_metadata: Option<Arc<Metadata>>,
+    /// The cluster's metadata, if it has any.
+    pub cluster_metadata: Option<Arc<Metadata>>,
+    /// Zone of the chosen host's locality.
+    pub zone: Option<Arc<str>>,
 }
 
 /// One stream's facts.
@@ -162,10 +188,22 @@ pub struct StreamInfo {
     pub header_bytes_received: u64,
     /// Header bytes sent downstream.
     pub header_bytes_sent: u64,
+    /// `%DOWNSTREAM_WIRE_BYTES_RECEIVED%`: everything received for the stream,
+    /// framing included.
+    pub wire_bytes_received: u64,
+    /// `%DOWNSTREAM_WIRE_BYTES_SENT%`: everything sent for the stream, framing
+    /// included.
+    pub wire_bytes_sent: u64,
     /// Name of the route that was chosen.
     pub route_name: Arc<str>,
     /// Name of the virtual host that was chosen.
     pub virtual_host: Arc<str>,
+    /// Name of the virtual cluster that the request fell into.
+    pub virtual_cluster: Option<Arc<str>>,
+    /// The route's metadata, if it has any.
+    pub route_metadata: Option<Arc<Metadata>>,
+    /// The virtual host's metadata, if it has any.
+    pub virtual_host_metadata: Option<Arc<Metadata>>,
     /// Attempts made upstream: 1 for a request that was not retried.
     pub attempt_count: u32,
     /// See [`UpstreamInfo`].
@@ -181,6 +219,12 @@ pub struct StreamInfo {
     pub internal_request: bool,
     /// Whether the request is gRPC.
     pub is_grpc: bool,
+    /// Whether it is a health check that a filter answers or counts as one.
+    pub health_check: bool,
+    /// Whether the request is traced.
+    pub traced: bool,
+    /// `%TRACE_ID%`, if the request is traced.
+    pub trace_id: Option<Box<str>>,
 }
 
 impl StreamInfo {
@@ -201,8 +245,13 @@ impl StreamInfo {
             bytes_sent: 0,
             header_bytes_received: 0,
             header_bytes_sent: 0,
+            wire_bytes_received: 0,
+            wire_bytes_sent: 0,
             route_name: empty.clone(),
             virtual_host: empty,
+            virtual_cluster: None,
+            route_metadata: None,
+            virtual_host_metadata: None,
             attempt_count: 0,
             upstream: UpstreamInfo::default(),
             request_id: None,
@@ -210,6 +259,9 @@ impl StreamInfo {
             metadata: None,
             internal_request: false,
             is_grpc: false,
+            health_check: false,
+            traced: false,
+            trace_id: None,
         }
     }
 
