@@ -1,0 +1,3 @@
+//! Bad bootstraps.
+/// Bad bootstraps.
+pub fn bad_bootstraps() {}

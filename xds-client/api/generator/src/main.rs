@@ -1,0 +1,48 @@
+//! Rewrites what `xds-api` checks in: the schema table, the overlay's message code and the support matrix.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use xds_api_generator::{Error, matrix, messages, sources, table};
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    std::fs::write(path, bytes).map_err(|source| Error::Io {
+        path: path.display().to_string(),
+        source,
+    })?;
+    println!("{} ({} bytes)", path.display(), bytes.len());
+    Ok(())
+}
+
+fn generate_schema() -> Result<(), Error> {
+    let compiled = sources::compile()?;
+    write(&table::path(), &table::build(&compiled.pool)?)?;
+    for (name, text) in messages::build(&compiled)? {
+        write(&messages::folder().join(name), text.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn run() -> Result<(), Error> {
+    match std::env::args().nth(1).as_deref() {
+        Some("schema") => generate_schema(),
+        Some("matrix") => write(&matrix::path(), matrix::render().as_bytes()),
+        None => {
+            generate_schema()?;
+            write(&matrix::path(), matrix::render().as_bytes())
+        }
+        Some(other) => Err(Error::Table(format!(
+            "{other:?} is neither `schema` nor `matrix`"
+        ))),
+    }
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
