@@ -154,11 +154,14 @@ pub struct Burst {
     pub refusals: Durations,
 }
 
-/// Makes so many calls to version 2 at once, each of which keeps the backend busy for a time.
+/// Makes so many calls to version 2, each of which keeps the backend busy for a time. They come within a
+/// quarter of that time, so that they also take the places that steady calls leave.
 pub async fn burst(target: SocketAddr, calls: usize, linger: Duration) -> Result<Burst, String> {
     let channel = channel(target)?;
     let mut running = JoinSet::new();
+    let mut ticks = interval(linger / (4 * calls.max(1) as u32));
     for _ in 0..calls {
+        ticks.tick().await;
         let client = GreeterClient::new(channel.clone());
         running.spawn(burst_call(client, linger.as_millis() as u32));
     }

@@ -48,6 +48,12 @@ impl Screen {
         write(&format!("\n{}\n\n", lines.join("\n")));
     }
 
+    /// Shows a table that stays: what comes next goes below it.
+    pub fn last_table(&mut self, lines: &[String]) {
+        self.table_now(lines);
+        self.drawn = 0;
+    }
+
     /// Prints a line that stays.
     pub fn event(&mut self, line: &str) {
         let clear = if self.drawn > 0 {

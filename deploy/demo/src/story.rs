@@ -23,7 +23,7 @@ const ACK_LIMIT: Duration = Duration::from_secs(5);
 /// Calls of the burst: three times what the breaker lets through.
 const BURST: usize = 3 * V2_MAX_REQUESTS as usize;
 /// How long each of them keeps the backend busy.
-const BURST_LINGER: Duration = Duration::from_millis(600);
+const BURST_LINGER: Duration = Duration::from_millis(800);
 /// How long the control plane takes to see that a backend is dead.
 const NOTICE: Duration = Duration::from_millis(1_000);
 /// Calls in flight when the weights change end within this time.
@@ -129,7 +129,7 @@ impl Stage {
         let metrics = admin::get(self.proxy.admin, "/stats/prometheus").await?;
         findings.labelled_requests = prometheus_sum(&metrics, "outrigger_grpc_requests_total");
         findings.view = self.view().await?;
-        self.screen.table_now(&draw(&findings.view));
+        self.screen.last_table(&draw(&findings.view));
         Ok(findings)
     }
 

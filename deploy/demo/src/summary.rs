@@ -169,7 +169,7 @@ impl Findings {
             (false, false) => "it was never seen to change",
         };
         format!(
-            "Breaker: of a burst of {} calls on version 2, which may have {V2_MAX_REQUESTS} in flight, {} were answered and {} refused (p50 {took}), for steady calls count too; {states}.",
+            "Breaker: of a burst of {} calls on version 2, which may have {V2_MAX_REQUESTS} in flight, {} were answered and {} refused (p50 {took}); {states}.",
             burst.calls, burst.answered, burst.refused,
         )
     }

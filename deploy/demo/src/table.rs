@@ -141,7 +141,7 @@ fn xds_line(view: &View) -> String {
         } else {
             "waiting"
         };
-        format!("{} version {} {state}", short_name(url), progress.pushed)
+        format!("{} v{} {state}", short_name(url), progress.pushed)
     };
     let types = served_types()
         .iter()
