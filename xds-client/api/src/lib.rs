@@ -5,6 +5,7 @@
 //! * [`scan`]: a walk over raw bytes against the schema, before anything is decoded.
 //! * [`verdict`]: supported, ignored or rejected, per field; unknown fields by path.
 //! * [`json`]: ProtoJSON in and out.
+//! * [`text`]: configuration files, YAML and JSON, as Envoy reads them.
 //! * [`wire`], [`path`]: what the others stand on.
 
 pub mod json;
@@ -12,6 +13,7 @@ pub mod path;
 pub mod pb;
 pub mod scan;
 pub mod schema;
+pub mod text;
 pub mod verdict;
 pub mod wire;
 

@@ -258,13 +258,13 @@ impl<'a> Walk<'a, '_> {
         if self.visitor.any(&self.trail, message) == Descend::Over {
             return Ok(());
         }
-        let (inner, unknown) =
-            json::typed_struct_bytes(message, value).map_err(|error| ScanError {
-                path: error.path.below(&self.trail.to_path("")),
-                reason: error.reason,
-            })?;
-        for path in &unknown {
-            self.visitor.unknown_name(&self.trail, message, path);
+        let parsed = json::from_struct(message, value).map_err(|error| ScanError {
+            path: error.path.below(&self.trail.to_path("")),
+            reason: error.reason,
+        })?;
+        for unknown in &parsed.unknown {
+            self.visitor
+                .unknown_name(&self.trail, message, &unknown.path);
         }
         let trail = Trail {
             steps: Vec::new(),
@@ -276,7 +276,7 @@ impl<'a> Walk<'a, '_> {
             depth: self.depth,
             counts: Vec::new(),
         };
-        walk.message(message, &inner)
+        walk.message(message, &parsed.bytes)
     }
 }
 

@@ -33,8 +33,8 @@ pub struct JsonError {
 pub struct Parsed {
     /// The message on the wire, fields by number.
     pub bytes: Vec<u8>,
-    /// Names that the schema does not know. They are not in `bytes`.
-    pub unknown: Vec<FieldPath>,
+    /// Names of fields and enum values that the schema does not know. They are not in `bytes`.
+    pub unknown: Vec<JsonError>,
 }
 
 /// The message of that full name or type URL.
@@ -61,19 +61,14 @@ pub fn to_json(type_name: &str, bytes: &[u8]) -> Result<Json, JsonError> {
     write::message(known(type_name)?, bytes)
 }
 
-/// Converts the `google.protobuf.Struct` of a `TypedStruct` to the message that it stands for, with the names that
-/// the message does not know.
+/// Converts the `google.protobuf.Struct` of a `TypedStruct` to the message that it stands for.
 ///
 /// # Errors
 /// When the bytes are no `Struct`, or a value does not fit its field.
-pub fn typed_struct_bytes(
-    message: Message,
-    value: &[u8],
-) -> Result<(Vec<u8>, Vec<FieldPath>), JsonError> {
+pub fn from_struct(message: Message, value: &[u8]) -> Result<Parsed, JsonError> {
     let value = write::structure(value).map_err(|error: WireError| JsonError {
         path: FieldPath::default().field("value"),
         reason: error.to_string(),
     })?;
-    let parsed = read::message(message, &value)?;
-    Ok((parsed.bytes, parsed.unknown))
+    read::message(message, &value)
 }

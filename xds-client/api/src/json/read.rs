@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value as Json};
 
-use super::scalar::{self, Scalar, describe};
+use super::scalar::{self, Refusal, Scalar, describe};
 use super::{JsonError, MAX_DEPTH, Parsed, well_known};
 use crate::path::{FieldPath, Step};
 use crate::schema::{self, Field, Kind, Message, WellKnown};
@@ -26,7 +26,7 @@ pub(super) fn message(message: Message, value: &Json) -> Result<Parsed, JsonErro
 
 struct Reader {
     steps: Vec<Step>,
-    unknown: Vec<FieldPath>,
+    unknown: Vec<JsonError>,
     depth: usize,
 }
 
@@ -66,6 +66,13 @@ impl Reader {
             Some(WellKnown::Struct) => self.structure(value),
             Some(WellKnown::Value) => self.value(value),
             Some(WellKnown::ListValue) => self.list(value),
+            // Envoy's parser also takes the plain form of these messages.
+            Some(
+                WellKnown::Duration
+                | WellKnown::Timestamp
+                | WellKnown::Wrapper
+                | WellKnown::FieldMask,
+            ) if value.is_object() => self.object(message, value),
             Some(WellKnown::Duration) => self.moment(
                 value,
                 "a duration such as \"1.5s\"",
@@ -76,13 +83,17 @@ impl Reader {
             }
             Some(WellKnown::FieldMask) => self.field_mask(value),
             Some(WellKnown::Wrapper) => self.wrapper(message, value),
-            Some(WellKnown::Empty | WellKnown::TypedStruct) | None => match value {
-                Json::Object(object) => self.fields(message, object, None),
-                other => self.error(format!("expected an object, not {}", describe(other))),
-            },
+            Some(WellKnown::Empty | WellKnown::TypedStruct) | None => self.object(message, value),
         }?;
         self.depth -= 1;
         Ok(bytes)
+    }
+
+    fn object(&mut self, message: Message, value: &Json) -> Result<Vec<u8>, JsonError> {
+        match value {
+            Json::Object(object) => self.fields(message, object, None),
+            other => self.error(format!("expected an object, not {}", describe(other))),
+        }
     }
 
     /// The fields of an object, by number; `skip` is a name that is none.
@@ -98,7 +109,9 @@ impl Reader {
             .filter(|(name, _)| Some(name.as_str()) != skip)
         {
             let Some(field) = message.field_by_name(name) else {
-                self.unknown.push(self.path().field(name.clone()));
+                let path = self.path().field(name.clone());
+                let reason = format!("no such field in {}", message.name());
+                self.unknown.push(JsonError { path, reason });
                 continue;
             };
             if found.iter().any(|(known, _)| *known == field) {
@@ -149,42 +162,72 @@ impl Reader {
             put_bytes(out, field.number(), &bytes);
             return Ok(());
         }
-        let scalar = self.scalar(field, value)?;
-        if field.has_presence() || !scalar.is_default() {
-            scalar.put_field(out, field.number());
+        if let Some(scalar) = self.scalar(field, value)? {
+            if field.has_presence() || !scalar.is_default() {
+                scalar.put_field(out, field.number());
+            }
         }
         Ok(())
     }
 
-    fn scalar(&self, field: Field, value: &Json) -> Result<Scalar, JsonError> {
-        scalar::read(field.kind(), value).or_else(|reason| self.error(reason))
+    /// A scalar; none if it is an enum's value that the schema does not know.
+    fn scalar(&mut self, field: Field, value: &Json) -> Result<Option<Scalar>, JsonError> {
+        match scalar::read(field.kind(), value) {
+            Ok(scalar) => Ok(Some(scalar)),
+            Err(Refusal::UnknownName(reason)) => {
+                self.unknown.push(JsonError {
+                    path: self.path(),
+                    reason,
+                });
+                Ok(None)
+            }
+            Err(Refusal::Wrong(reason)) => self.error(reason),
+        }
     }
 
+    /// A list; what is no list counts as its only item, and null as an item with nothing set.
     fn repeated(&mut self, field: Field, value: &Json, out: &mut Vec<u8>) -> Result<(), JsonError> {
-        let Json::Array(items) = value else {
-            return self.error(format!("expected a list, not {}", describe(value)));
+        let items = match value {
+            Json::Array(items) => items.as_slice(),
+            other => std::slice::from_ref(other),
         };
         let mut packed = Vec::new();
         for (index, item) in items.iter().enumerate() {
-            self.at(Step::Index(index), |reader| match field.message() {
-                Some(message) => {
-                    let bytes = reader.any_message(message, item)?;
-                    put_bytes(out, field.number(), &bytes);
-                    Ok(())
-                }
-                None => {
-                    let scalar = reader.scalar(field, item)?;
-                    if field.is_packed() {
-                        scalar.put(&mut packed);
-                    } else {
-                        scalar.put_field(out, field.number());
-                    }
-                    Ok(())
-                }
+            self.at(Step::Index(index), |reader| {
+                reader.item(field, item, out, &mut packed)
             })?;
         }
         if !packed.is_empty() {
             put_bytes(out, field.number(), &packed);
+        }
+        Ok(())
+    }
+
+    fn item(
+        &mut self,
+        field: Field,
+        item: &Json,
+        out: &mut Vec<u8>,
+        packed: &mut Vec<u8>,
+    ) -> Result<(), JsonError> {
+        let unset = item.is_null() && !takes_null(field);
+        if let Some(message) = field.message() {
+            let bytes = if unset {
+                Vec::new()
+            } else {
+                self.any_message(message, item)?
+            };
+            put_bytes(out, field.number(), &bytes);
+            return Ok(());
+        }
+        let scalar = match unset {
+            true => self.scalar(field, &scalar::default(field.kind()))?,
+            false => self.scalar(field, item)?,
+        };
+        match scalar {
+            Some(scalar) if field.is_packed() => scalar.put(packed),
+            Some(scalar) => scalar.put_field(out, field.number()),
+            None => {}
         }
         Ok(())
     }
@@ -209,8 +252,10 @@ impl Reader {
                     Kind::Bool => key.parse().map_or(Json::String(key.clone()), Json::Bool),
                     _ => Json::String(key.clone()),
                 };
-                let key = reader.scalar(key_field, &key)?;
-                if !key.is_default() {
+                if let Some(key) = reader
+                    .scalar(key_field, &key)?
+                    .filter(|key| !key.is_default())
+                {
                     key.put_field(&mut bytes, 1);
                 }
                 reader.map_value(value_field, value, &mut bytes)?;
@@ -236,8 +281,10 @@ impl Reader {
                 put_bytes(out, 2, &bytes);
             }
             None => {
-                let scalar = self.scalar(field, value)?;
-                if !scalar.is_default() {
+                if let Some(scalar) = self
+                    .scalar(field, value)?
+                    .filter(|scalar| !scalar.is_default())
+                {
                     scalar.put_field(out, 2);
                 }
             }
@@ -373,11 +420,13 @@ impl Reader {
         Ok(out)
     }
 
-    fn wrapper(&self, message: Message, value: &Json) -> Result<Vec<u8>, JsonError> {
+    fn wrapper(&mut self, message: Message, value: &Json) -> Result<Vec<u8>, JsonError> {
         let mut out = Vec::new();
         if let Some(field) = message.field_by_number(1) {
-            let scalar = self.scalar(field, value)?;
-            if !scalar.is_default() {
+            if let Some(scalar) = self
+                .scalar(field, value)?
+                .filter(|scalar| !scalar.is_default())
+            {
                 scalar.put_field(&mut out, 1);
             }
         }

@@ -5,7 +5,7 @@ use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Number, Value as Json};
 
-use crate::schema::{Enum, Kind};
+use crate::schema::{Enum, EnumValue, Kind};
 use crate::wire::{Value, WireError, put_tag, put_varint};
 
 /// A scalar, ready to be written.
@@ -85,8 +85,26 @@ fn expected(what: &str, value: &Json) -> String {
     format!("expected {what}, not {}", describe(value))
 }
 
+/// Why a scalar was not read.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// An enum has no value of that name: not an error if unknown fields are allowed.
+    UnknownName(String),
+    /// The value does not fit.
+    Wrong(String),
+}
+
 /// Reads a scalar of that kind.
-pub(super) fn read(kind: Kind, value: &Json) -> Result<Scalar, String> {
+pub(super) fn read(kind: Kind, value: &Json) -> Result<Scalar, Refusal> {
+    match kind {
+        Kind::Enum(kind) => {
+            enum_value(kind, value).map(|number| Scalar::Varint(i64::from(number) as u64))
+        }
+        other => plain(other, value).map_err(Refusal::Wrong),
+    }
+}
+
+fn plain(kind: Kind, value: &Json) -> Result<Scalar, String> {
     match kind {
         Kind::Double => float(value).map(|number| Scalar::Fixed64(number.to_bits())),
         Kind::Float => single(value).map(|number| Scalar::Fixed32(number.to_bits())),
@@ -108,21 +126,13 @@ pub(super) fn read(kind: Kind, value: &Json) -> Result<Scalar, String> {
             signed(value, i64::MIN, i64::MAX).map(|number| Scalar::Varint(zigzag(number)))
         }
         Kind::Sint32 => small(value).map(|number| Scalar::Varint(zigzag(i64::from(number)))),
-        Kind::Bool => {
-            let flag = value
-                .as_bool()
-                .ok_or_else(|| expected("true or false", value))?;
-            Ok(Scalar::Varint(u64::from(flag)))
-        }
+        Kind::Bool => boolean(value).map(|flag| Scalar::Varint(u64::from(flag))),
         Kind::String => {
             let text = value.as_str().ok_or_else(|| expected("a string", value))?;
             Ok(Scalar::Bytes(text.as_bytes().to_vec()))
         }
         Kind::Bytes => bytes(value).map(Scalar::Bytes),
-        Kind::Enum(kind) => {
-            enum_value(kind, value).map(|number| Scalar::Varint(i64::from(number) as u64))
-        }
-        Kind::Message(message) => Err(expected(message.name(), value)),
+        Kind::Enum(_) | Kind::Message(_) => Err(expected("another kind of value", value)),
     }
 }
 
@@ -212,16 +222,35 @@ fn bytes(value: &Json) -> Result<Vec<u8>, String> {
         .map_err(|error| format!("not base64: {error}"))
 }
 
-fn enum_value(kind: Enum, value: &Json) -> Result<i32, String> {
+/// A boolean, or the texts that Envoy's parser takes for one.
+fn boolean(value: &Json) -> Result<bool, String> {
+    let wrong = || expected("true or false", value);
     match value {
-        Json::String(name) => match kind.value_by_name(name) {
-            Some(known) => Ok(known.number()),
-            None => Err(format!("unknown value {name:?} of enum {}", kind.name())),
+        Json::Bool(flag) => Ok(*flag),
+        Json::String(text) => match text.to_ascii_lowercase().as_str() {
+            "true" | "t" | "yes" | "y" | "1" => Ok(true),
+            "false" | "f" | "no" | "n" | "0" => Ok(false),
+            _ => Err(wrong()),
         },
+        _ => Err(wrong()),
+    }
+}
+
+/// An enum's value by name (in any case, as Envoy's parser takes it) or by number.
+fn enum_value(kind: Enum, value: &Json) -> Result<i32, Refusal> {
+    match value {
+        Json::String(name) => kind
+            .value_by_name(name)
+            .or_else(|| kind.value_by_name(&name.to_ascii_uppercase()))
+            .map(EnumValue::number)
+            .or_else(|| small(value).ok())
+            .ok_or_else(|| {
+                Refusal::UnknownName(format!("unknown value {name:?} of enum {}", kind.name()))
+            }),
         Json::Null if kind.name() == "google.protobuf.NullValue" => Ok(0),
-        other => {
-            small(other).map_err(|_| expected(&format!("a value of enum {}", kind.name()), value))
-        }
+        other => small(other).map_err(|_| {
+            Refusal::Wrong(expected(&format!("a value of enum {}", kind.name()), value))
+        }),
     }
 }
 
