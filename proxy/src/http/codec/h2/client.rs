@@ -1,0 +1,278 @@
+//! The upstream side: a connection, the handle that opens streams on it, and
+//! the streams.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::SendStream;
+use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
+use outrigger_types::{Buffer, Headers, RequestHead, ResetReason};
+
+use super::convert::{request_out, response_in};
+use super::error::{ConnError, reset_code, stream_error};
+use super::half::{Receiver, poll_send, reset_seen, send_trailers};
+use super::keepalive::Keepalive;
+use super::meter::{Counters, Meter, Metered};
+use super::options::Options;
+use crate::http::codec::{BodyEvent, HeadEvent, StreamError};
+use crate::network::io::Io;
+
+/// Streams that may be opened before the peer's SETTINGS say how many.
+const STREAMS_BEFORE_SETTINGS: usize = 100;
+
+/// An upstream connection to be.
+#[derive(Debug)]
+pub struct ClientConnection;
+
+impl ClientConnection {
+    /// Shakes hands: the driver is to be polled until it ends, for nothing moves
+    /// without it; the handle opens streams.
+    ///
+    /// # Errors
+    /// The connection was lost.
+    pub async fn handshake(
+        io: Io,
+        options: Arc<Options>,
+    ) -> Result<(ClientDriver, ClientHandle), ConnError> {
+        let meter = Arc::new(Meter::default());
+        let io = Metered::new(io, meter.clone(), &options, false);
+        let handshake = Builder::new()
+            .enable_push(false)
+            .header_table_size(options.hpack_table_size)
+            .max_concurrent_streams(options.max_concurrent_streams)
+            .initial_max_send_streams(STREAMS_BEFORE_SETTINGS)
+            .initial_window_size(options.initial_stream_window_size)
+            .initial_connection_window_size(options.initial_connection_window_size)
+            .max_header_list_size(options.hard_header_list_size())
+            .max_send_buffer_size(options.max_send_buffer_size)
+            .data_frame_budget(usize::MAX)
+            .handshake(io);
+        let (send, mut connection) = Box::pin(handshake)
+            .await
+            .map_err(|error| ConnError::of(&error, &meter))?;
+        let driver = ClientDriver {
+            keepalive: Keepalive::new(options.keepalive, connection.ping_pong()),
+            connection: Box::new(connection),
+            meter: meter.clone(),
+        };
+        let handle = ClientHandle {
+            send,
+            meter,
+            options,
+        };
+        Ok((driver, handle))
+    }
+}
+
+/// Moves the frames of a connection. Dropped, it cuts the connection.
+pub struct ClientDriver {
+    connection: Box<Connection<Metered, Bytes>>,
+    keepalive: Option<Keepalive>,
+    meter: Arc<Meter>,
+}
+
+impl std::fmt::Debug for ClientDriver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientDriver").finish_non_exhaustive()
+    }
+}
+
+impl Future for ClientDriver {
+    type Output = Result<(), ConnError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if let Poll::Ready(end) = Pin::new(&mut *this.connection).poll(cx) {
+            let end = end.map_err(|error| ConnError::of(&error, &this.meter));
+            return Poll::Ready(match this.meter.flood() {
+                Some(flood) => Err(ConnError::Flood(flood)),
+                None => end,
+            });
+        }
+        match &mut this.keepalive {
+            Some(keepalive) => {
+                ready!(keepalive.poll_timeout(cx));
+                Poll::Ready(Err(ConnError::KeepaliveTimeout))
+            }
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// Opens streams on a connection. When all handles and streams are dropped the
+/// connection ends.
+#[derive(Clone, Debug)]
+pub struct ClientHandle {
+    send: SendRequest<Bytes>,
+    meter: Arc<Meter>,
+    options: Arc<Options>,
+}
+
+impl ClientHandle {
+    /// Ready when another stream may be opened.
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        if self.is_draining() {
+            return Poll::Ready(Err(refused()));
+        }
+        let ready = ready!(self.send.poll_ready(cx));
+        Poll::Ready(ready.map_err(|error| stream_error(&error, &self.meter)))
+    }
+
+    /// Opens a stream.
+    ///
+    /// # Errors
+    /// The connection is draining or gone, or the head cannot be sent.
+    pub fn send_request(
+        &mut self,
+        head: RequestHead,
+        end_stream: bool,
+    ) -> Result<ClientStream, StreamError> {
+        if self.is_draining() {
+            return Err(refused());
+        }
+        let (response, send) = self
+            .send
+            .send_request(request_out(head)?, end_stream)
+            .map_err(|error| stream_error(&error, &self.meter))?;
+        self.meter.open(response.stream_id().as_u32());
+        Ok(ClientStream {
+            response: Some(response),
+            recv: None,
+            send,
+            meter: self.meter.clone(),
+            options: self.options.clone(),
+        })
+    }
+
+    /// Whether the peer sent GOAWAY: no more streams.
+    pub fn is_draining(&self) -> bool {
+        self.meter.is_draining()
+    }
+
+    /// Streams that the peer lets us have open.
+    pub fn max_concurrent_streams(&self) -> usize {
+        self.send.current_max_send_streams()
+    }
+
+    /// Streams that are held open.
+    pub fn active_streams(&self) -> usize {
+        self.meter.streams()
+    }
+
+    /// Whether the peer takes extended CONNECT.
+    pub fn takes_extended_connect(&self) -> bool {
+        self.send.is_extended_connect_protocol_enabled()
+    }
+
+    /// What was counted so far.
+    pub fn counters(&self) -> Counters {
+        self.meter.counters()
+    }
+}
+
+/// A connection that takes no more streams.
+fn refused() -> StreamError {
+    StreamError {
+        reason: ResetReason::RemoteRefusedStreamReset,
+        remote: true,
+        ..StreamError::local("")
+    }
+}
+
+/// One attempt at an upstream.
+#[derive(Debug)]
+pub struct ClientStream {
+    /// Until the final head is in.
+    response: Option<ResponseFuture>,
+    recv: Option<Receiver>,
+    send: SendStream<Bytes>,
+    meter: Arc<Meter>,
+    options: Arc<Options>,
+}
+
+impl ClientStream {
+    /// The id of the stream.
+    pub fn id(&self) -> u32 {
+        self.send.stream_id().as_u32()
+    }
+
+    /// See [`ClientStream`](crate::http::codec::ClientStream::poll_head).
+    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<HeadEvent, StreamError>> {
+        let Some(response) = &mut self.response else {
+            return Poll::Ready(Err(StreamError::local("http2.head_was_taken")));
+        };
+        if let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) {
+            let (head, ()) = response_in(interim);
+            return Poll::Ready(Ok(HeadEvent::Informational(head)));
+        }
+        let response = match ready!(Pin::new(response).poll(cx)) {
+            Ok(response) => response,
+            Err(error) => return Poll::Ready(Err(stream_error(&error, &self.meter))),
+        };
+        self.response = None;
+        let (head, body) = response_in(response);
+        let recv = Receiver::new(body, self.meter.clone());
+        let end_stream = recv.is_end_stream();
+        self.recv = Some(recv);
+        if head.byte_size() > self.options.max_headers_bytes
+            || head.headers.len() > self.options.max_headers_count
+        {
+            self.reset(ResetReason::ProtocolError);
+            return Poll::Ready(Err(StreamError::protocol("http2.too_many_headers")));
+        }
+        Poll::Ready(Ok(HeadEvent::Final { head, end_stream }))
+    }
+
+    /// See [`ClientStream`](crate::http::codec::ClientStream::poll_recv).
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyEvent, StreamError>> {
+        match &mut self.recv {
+            Some(recv) => recv.poll(cx),
+            None => Poll::Ready(Err(StreamError::local("http2.head_is_to_come"))),
+        }
+    }
+
+    /// See [`ClientStream`](crate::http::codec::ClientStream::release).
+    pub fn release(&mut self, n: usize) {
+        if let Some(recv) = &mut self.recv {
+            recv.release(n);
+        }
+    }
+
+    /// See [`ClientStream`](crate::http::codec::ClientStream::poll_send_data).
+    pub fn poll_send_data(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &mut Buffer,
+        end_stream: bool,
+    ) -> Poll<Result<usize, StreamError>> {
+        poll_send(&mut self.send, cx, data, end_stream, &self.meter)
+    }
+
+    /// See [`ClientStream`](crate::http::codec::ClientStream::send_trailers).
+    ///
+    /// # Errors
+    /// The stream is over.
+    pub fn send_trailers(&mut self, trailers: Headers) -> Result<(), StreamError> {
+        send_trailers(&mut self.send, trailers, &self.meter)
+    }
+
+    /// See [`ClientStream`](crate::http::codec::ClientStream::poll_reset).
+    pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
+        let seen = ready!(self.send.poll_reset(cx));
+        Poll::Ready(reset_seen(seen, &self.meter))
+    }
+
+    /// See [`ClientStream`](crate::http::codec::ClientStream::reset).
+    pub fn reset(&mut self, reason: ResetReason) {
+        self.send.send_reset(reset_code(reason));
+    }
+}
+
+impl Drop for ClientStream {
+    fn drop(&mut self) {
+        self.meter.close(self.id());
+    }
+}

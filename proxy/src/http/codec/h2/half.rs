@@ -1,0 +1,151 @@
+//! The receiving and the sending half of a stream, the same on both sides.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream};
+use outrigger_types::{Buffer, Headers};
+
+use super::convert::{headers_in, headers_out};
+use super::error::{remote_reset, stream_error};
+use super::meter::Meter;
+use crate::http::codec::{BodyEvent, StreamError};
+
+/// Most bytes asked of the window at once.
+const RESERVE: usize = 1 << 30;
+
+/// What comes in.
+#[derive(Debug)]
+pub(super) struct Receiver {
+    stream: RecvStream,
+    id: u32,
+    meter: Arc<Meter>,
+}
+
+impl Receiver {
+    pub(super) fn new(stream: RecvStream, meter: Arc<Meter>) -> Self {
+        let id = stream.stream_id().as_u32();
+        Self { stream, id, meter }
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyEvent, StreamError>> {
+        loop {
+            let bytes = match ready!(self.stream.poll_data(cx)) {
+                Some(Ok(bytes)) => bytes,
+                Some(Err(error)) => return Poll::Ready(self.error(&error)),
+                None => break,
+            };
+            if !bytes.is_empty() {
+                self.meter.read(self.id, bytes.len());
+            } else if !self.stream.is_end_stream() {
+                continue;
+            }
+            return Poll::Ready(Ok(BodyEvent::Data {
+                bytes,
+                end_stream: self.stream.is_end_stream(),
+            }));
+        }
+        Poll::Ready(match ready!(self.stream.poll_trailers(cx)) {
+            Ok(Some(trailers)) => Ok(BodyEvent::Trailers(headers_in(trailers))),
+            Ok(None) => Ok(BodyEvent::End),
+            Err(error) => self.error(&error),
+        })
+    }
+
+    /// A peer that ended its side and then resets with NO_ERROR only wants no
+    /// more of ours: what came is whole.
+    fn error(&self, error: &h2::Error) -> Result<BodyEvent, StreamError> {
+        let harmless = error.is_remote()
+            && error.is_reset()
+            && error.reason() == Some(Reason::NO_ERROR)
+            && self.meter.was_ended(self.id);
+        match harmless {
+            true => Ok(BodyEvent::End),
+            false => Err(stream_error(error, &self.meter)),
+        }
+    }
+
+    pub(super) fn release(&mut self, n: usize) {
+        let credit = self.stream.flow_control();
+        let n = n.min(credit.used_capacity());
+        // It refuses only more than is used.
+        let _ = credit.release_capacity(n);
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.meter.close(self.id);
+    }
+}
+
+/// Sends what the window allows; see
+/// [`ServerStream::poll_send_data`](crate::http::codec::ServerStream::poll_send_data).
+pub(super) fn poll_send(
+    stream: &mut SendStream<Bytes>,
+    cx: &mut Context<'_>,
+    data: &mut Buffer,
+    end_stream: bool,
+    meter: &Meter,
+) -> Poll<Result<usize, StreamError>> {
+    let failed = |error: h2::Error| stream_error(&error, meter);
+    let mut sent = 0;
+    if data.is_empty() {
+        if end_stream {
+            stream.send_data(Bytes::new(), true).map_err(failed)?;
+        }
+        return Poll::Ready(Ok(0));
+    }
+    while !data.is_empty() {
+        stream.reserve_capacity(data.len().min(RESERVE));
+        let room = match stream.capacity() {
+            0 => match stream.poll_capacity(cx) {
+                Poll::Ready(Some(Ok(0))) => continue,
+                Poll::Ready(Some(room)) => room.map_err(failed)?,
+                Poll::Ready(None) => return Poll::Ready(Err(why_closed(stream, cx, meter))),
+                Poll::Pending if sent == 0 => return Poll::Pending,
+                Poll::Pending => break,
+            },
+            room => room,
+        };
+        let Some(chunk) = data.pop_up_to(room) else {
+            break;
+        };
+        sent += chunk.len();
+        let last = end_stream && data.is_empty();
+        stream.send_data(chunk, last).map_err(failed)?;
+    }
+    Poll::Ready(Ok(sent))
+}
+
+/// The window of a closed stream does not say why it is closed.
+fn why_closed(stream: &mut SendStream<Bytes>, cx: &mut Context<'_>, meter: &Meter) -> StreamError {
+    match stream.poll_reset(cx) {
+        Poll::Ready(Ok(reason)) => remote_reset(reason),
+        Poll::Ready(Err(error)) => stream_error(&error, meter),
+        Poll::Pending => StreamError::local("http2.out_of_place"),
+    }
+}
+
+pub(super) fn send_trailers(
+    stream: &mut SendStream<Bytes>,
+    trailers: Headers,
+    meter: &Meter,
+) -> Result<(), StreamError> {
+    stream
+        .send_trailers(headers_out(trailers))
+        .map_err(|error| stream_error(&error, meter))
+}
+
+/// What a poll for the peer's reset says.
+pub(super) fn reset_seen(result: Result<Reason, h2::Error>, meter: &Meter) -> StreamError {
+    match result {
+        Ok(reason) => remote_reset(reason),
+        Err(error) => stream_error(&error, meter),
+    }
+}

@@ -1,0 +1,22 @@
+//! HTTP/2, on `h2`, downstream and upstream.
+//!
+//! What `h2` cannot do stands beside it: [`meter`] counts frames by class
+//! between the socket and `h2` and ends a flood as Envoy does, [`convert`] turns
+//! heads into ours at the edge, and the windows are Envoy's.
+
+mod client;
+mod convert;
+mod error;
+mod half;
+mod keepalive;
+mod meter;
+mod options;
+mod server;
+#[cfg(test)]
+mod tests;
+
+pub use client::{ClientConnection, ClientDriver, ClientHandle, ClientStream};
+pub use error::ConnError;
+pub use meter::{Counters, Flood};
+pub use options::{Keepalive, Options};
+pub use server::{Accepted, ServerConnection, ServerStream};

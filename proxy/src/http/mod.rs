@@ -1,0 +1,3 @@
+//! HTTP: the codecs, and what stands on them.
+
+pub mod codec;

@@ -1,0 +1,276 @@
+//! [`Io`]: the one kind of connection that the data path reads and writes.
+//!
+//! An enum rather than a trait object or a type parameter: the codecs and the
+//! proxies above stay free of generics, and a read costs one branch. What was
+//! peeked to tell protocols apart is put back with [`Io::rewind`].
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use outrigger_types::Address;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// A connected byte stream, downstream or upstream.
+#[derive(Debug)]
+pub struct Io {
+    socket: Socket,
+    rewound: Bytes,
+    read: u64,
+    written: u64,
+}
+
+/// What is beneath an [`Io`].
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Duplex(DuplexStream),
+}
+
+impl From<TcpStream> for Io {
+    fn from(stream: TcpStream) -> Self {
+        Self::over(Socket::Tcp(stream))
+    }
+}
+
+impl From<UnixStream> for Io {
+    fn from(stream: UnixStream) -> Self {
+        Self::over(Socket::Unix(stream))
+    }
+}
+
+impl From<DuplexStream> for Io {
+    fn from(stream: DuplexStream) -> Self {
+        Self::over(Socket::Duplex(stream))
+    }
+}
+
+impl Io {
+    fn over(socket: Socket) -> Self {
+        Self {
+            socket,
+            rewound: Bytes::new(),
+            read: 0,
+            written: 0,
+        }
+    }
+
+    /// Two ends of a connection in memory, `capacity` bytes each way.
+    pub fn pair(capacity: usize) -> (Self, Self) {
+        let (a, b) = tokio::io::duplex(capacity);
+        (a.into(), b.into())
+    }
+
+    /// Puts `bytes` back: they are read again before anything of the socket.
+    pub fn rewind(&mut self, bytes: Bytes) {
+        self.read = self.read.saturating_sub(bytes.len() as u64);
+        if self.rewound.is_empty() {
+            self.rewound = bytes;
+        } else {
+            let all = [&bytes[..], &self.rewound[..]].concat();
+            self.rewound = all.into();
+        }
+    }
+
+    /// Bytes handed to the reader so far; what was put back is not counted.
+    pub fn bytes_read(&self) -> u64 {
+        self.read
+    }
+
+    /// Bytes that the socket took so far.
+    pub fn bytes_written(&self) -> u64 {
+        self.written
+    }
+
+    /// Sets TCP_NODELAY; nothing on other sockets.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
+        match &self.socket {
+            Socket::Tcp(stream) => stream.set_nodelay(on),
+            Socket::Unix(_) | Socket::Duplex(_) => Ok(()),
+        }
+    }
+
+    /// Our own end. A socket in memory is an internal address.
+    ///
+    /// # Errors
+    /// What the kernel says, for one when the peer is gone already.
+    pub fn local_address(&self) -> io::Result<Address> {
+        Ok(match &self.socket {
+            Socket::Tcp(stream) => stream.local_addr()?.into(),
+            Socket::Unix(stream) => pipe(&stream.local_addr()?),
+            Socket::Duplex(_) => in_memory(),
+        })
+    }
+
+    /// The peer's end; of an unnamed Unix socket the empty pipe.
+    ///
+    /// # Errors
+    /// What the kernel says, for one when the peer is gone already.
+    pub fn peer_address(&self) -> io::Result<Address> {
+        Ok(match &self.socket {
+            Socket::Tcp(stream) => stream.peer_addr()?.into(),
+            Socket::Unix(stream) => pipe(&stream.peer_addr()?),
+            Socket::Duplex(_) => in_memory(),
+        })
+    }
+
+    /// The TCP socket, for options that only it has.
+    pub fn tcp(&self) -> Option<&TcpStream> {
+        match &self.socket {
+            Socket::Tcp(stream) => Some(stream),
+            Socket::Unix(_) | Socket::Duplex(_) => None,
+        }
+    }
+}
+
+/// An abstract name is written with `@` in front, as in Envoy.
+fn pipe(addr: &tokio::net::unix::SocketAddr) -> Address {
+    let name = match (addr.as_pathname(), addr.as_abstract_name()) {
+        (Some(path), _) => path.to_string_lossy().into_owned(),
+        (None, Some(name)) => format!("@{}", String::from_utf8_lossy(name)),
+        (None, None) => String::new(),
+    };
+    Address::Pipe(name.into())
+}
+
+fn in_memory() -> Address {
+    Address::Internal(Arc::from("memory"), Arc::from(""))
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buf.filled().len();
+        if !this.rewound.is_empty() {
+            let n = this.rewound.len().min(buf.remaining());
+            buf.put_slice(&this.rewound[..n]);
+            this.rewound.advance(n);
+            this.read += n as u64;
+            return Poll::Ready(Ok(()));
+        }
+        let result = match &mut this.socket {
+            Socket::Tcp(s) => Pin::new(s).poll_read(cx, buf),
+            Socket::Unix(s) => Pin::new(s).poll_read(cx, buf),
+            Socket::Duplex(s) => Pin::new(s).poll_read(cx, buf),
+        };
+        this.read += (buf.filled().len() - before) as u64;
+        result
+    }
+}
+
+impl Io {
+    fn count(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(n)) = &result {
+            self.written += *n as u64;
+        }
+        result
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = match &mut self.socket {
+            Socket::Tcp(s) => Pin::new(s).poll_write(cx, buf),
+            Socket::Unix(s) => Pin::new(s).poll_write(cx, buf),
+            Socket::Duplex(s) => Pin::new(s).poll_write(cx, buf),
+        };
+        self.count(result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = match &mut self.socket {
+            Socket::Tcp(s) => Pin::new(s).poll_write_vectored(cx, bufs),
+            Socket::Unix(s) => Pin::new(s).poll_write_vectored(cx, bufs),
+            Socket::Duplex(s) => Pin::new(s).poll_write_vectored(cx, bufs),
+        };
+        self.count(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.socket {
+            Socket::Tcp(s) => s.is_write_vectored(),
+            Socket::Unix(s) => s.is_write_vectored(),
+            Socket::Duplex(s) => s.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.socket {
+            Socket::Tcp(s) => Pin::new(s).poll_flush(cx),
+            Socket::Unix(s) => Pin::new(s).poll_flush(cx),
+            Socket::Duplex(s) => Pin::new(s).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.socket {
+            Socket::Tcp(s) => Pin::new(s).poll_shutdown(cx),
+            Socket::Unix(s) => Pin::new(s).poll_shutdown(cx),
+            Socket::Duplex(s) => Pin::new(s).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn reads_what_was_put_back_first() {
+        let (mut a, mut b) = Io::pair(64);
+        b.write_all(b"hello world").await.unwrap();
+        let mut peeked = [0; 5];
+        a.read_exact(&mut peeked).await.unwrap();
+        a.rewind(Bytes::copy_from_slice(&peeked[2..]));
+        a.rewind(Bytes::copy_from_slice(&peeked[..2]));
+        assert_eq!(a.bytes_read(), 0);
+        let mut all = [0; 11];
+        a.read_exact(&mut all).await.unwrap();
+        assert_eq!(&all, b"hello world");
+        assert_eq!((a.bytes_read(), b.bytes_written()), (11, 11));
+    }
+
+    #[tokio::test]
+    async fn names_both_ends_of_a_tcp_socket() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(addr), listener.accept());
+        let (client, server) = (Io::from(client.unwrap()), Io::from(accepted.unwrap().0));
+        client.set_nodelay(true).unwrap();
+        assert!(client.tcp().unwrap().nodelay().unwrap());
+        assert_eq!(client.peer_address().unwrap(), Address::Ip(addr));
+        assert_eq!(
+            client.local_address().unwrap(),
+            server.peer_address().unwrap()
+        );
+    }
+
+    #[tokio::test]
+    async fn an_unnamed_unix_peer_is_the_empty_pipe() {
+        let (a, _b) = UnixStream::pair().unwrap();
+        assert_eq!(
+            Io::from(a).peer_address().unwrap(),
+            Address::Pipe(Arc::from(""))
+        );
+    }
+}

@@ -1,0 +1,3 @@
+//! Connections beneath the protocols.
+
+pub mod io;
