@@ -5,7 +5,10 @@
 //! filled in, every expression compiled, every duration a `Duration`. No
 //! protobuf type leaves this package.
 
+pub mod convert;
 pub mod format;
 pub mod ir;
 pub mod matcher;
 pub mod re2;
+
+pub(crate) use xds_api::pb;

@@ -44,8 +44,11 @@ pub struct BootstrapConfig {
     pub log_format: Option<LogFormatConfig>,
     /// Prefix of the proxy's own headers; `x-envoy` by default.
     pub header_prefix: Arc<str>,
-    /// Address family of the node's own address, for `local_info`.
-    pub stats_on_demand: bool,
+    /// Flush stats to the sinks only when the admin page is asked
+    /// (`stats_flush_on_admin`).
+    pub stats_flush_on_admin: bool,
+    /// Where other resources come from that name no source.
+    pub default_config_source: Option<ConfigSourceConfig>,
 }
 
 /// Format of the process's log.
@@ -78,6 +81,12 @@ pub struct AdminConfig {
     pub address: Address,
     /// Its access logs.
     pub access_logs: Vec<AccessLogConfig>,
+    /// Where `/cpuprofiler` writes.
+    pub profile_path: Arc<str>,
+    /// Its connections do not count against the limit of the process.
+    pub ignore_global_conn_limit: bool,
+    /// Paths that are served; empty for all.
+    pub allow_paths: Vec<crate::matcher::StringMatcher>,
 }
 
 /// One layer of the runtime.

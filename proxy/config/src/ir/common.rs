@@ -141,6 +141,8 @@ pub struct Http2Options {
 pub struct KeepaliveConfig {
     /// Time between PINGs; none for only the idle ones.
     pub interval: Option<Duration>,
+    /// Longest random addition to the interval. Default 15 % of it.
+    pub interval_jitter: Duration,
     /// How long an answer may take.
     pub timeout: Duration,
     /// Send one before a stream if the connection was idle for so long.
@@ -157,7 +159,8 @@ pub enum HeaderKeyFormat {
     ProperCase,
 }
 
-/// `Http1ProtocolOptions`, defaults filled in.
+/// `Http1ProtocolOptions`, defaults filled in. Options that only concern one
+/// side are without meaning on the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Http1Options {
     /// Take absolute URLs in requests. Default true.
@@ -200,6 +203,8 @@ pub struct CommonHttpOptions {
     pub idle_timeout: Option<Duration>,
     /// End a connection after so long; none for never.
     pub max_connection_duration: Option<Duration>,
+    /// Longest random addition to that. Default none.
+    pub max_connection_duration_jitter: Duration,
     /// Fields a message may have. Default 100.
     pub max_headers_count: u32,
     /// Size of all fields, KiB; none for the default of the place.

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use filter_api::{HttpFilterConfig, RuntimeFraction};
+use filter_api::{
+    CreateContext, HttpFilter, HttpFilterConfig, HttpFilterFactory, Interest, RouteFilterConfig,
+    WorkerContext,
+};
 use outrigger_types::StatusCode;
 
 use super::{
@@ -21,7 +24,8 @@ pub struct HcmConfig {
     pub stat_prefix: Arc<str>,
     /// Where routes come from.
     pub routes: RouteSource,
-    /// The chain in order, the router last.
+    /// The chain in order, the router last (which makes no filter, see
+    /// [`RouterConfig`]).
     pub filters: Vec<HttpFilterEntry>,
     /// The router's own options.
     pub router: RouterConfig,
@@ -39,10 +43,15 @@ pub struct HcmConfig {
     pub server_header: ServerHeaderTransformation,
     /// Scheme to write in place of the request's.
     pub scheme_overwrite: Option<Arc<str>>,
+    /// Write the scheme of the upstream's transport in place of the request's.
+    pub scheme_match_upstream: bool,
     /// Size of a request's head, KiB. Default 60.
     pub max_request_headers_kb: u32,
     /// Longest pause between bytes of a stream; none for any. Default 5 min.
     pub stream_idle_timeout: Option<Duration>,
+    /// Longest pause while the codec flushes a stream that is otherwise done;
+    /// none takes the stream's idle timeout.
+    pub stream_flush_timeout: Option<Duration>,
     /// Longest time to receive a whole request; none for any.
     pub request_timeout: Option<Duration>,
     /// Longest time to receive a request's head; none for any.
@@ -56,7 +65,7 @@ pub struct HcmConfig {
     pub access_logs: Vec<AccessLogConfig>,
     /// Trust the peer's address rather than XFF.
     pub use_remote_address: bool,
-    /// Hops of XFF to trust.
+    /// Proxies in front whose XFF entries are trusted.
     pub xff_num_trusted_hops: u32,
     /// Do not add to XFF.
     pub skip_xff_append: bool,
@@ -64,6 +73,9 @@ pub struct HcmConfig {
     pub internal_addresses: Vec<CidrRange>,
     /// Internal includes Unix sockets.
     pub internal_unix_sockets: bool,
+    /// Write `user-agent` with the node's cluster where there is none, and
+    /// `x-envoy-downstream-service-*` (`add_user_agent`).
+    pub add_user_agent: bool,
     /// Value of `via`; empty for none.
     pub via: Arc<str>,
     /// Make `x-request-id`. Default true.
@@ -72,8 +84,11 @@ pub struct HcmConfig {
     pub preserve_external_request_id: bool,
     /// Answer with the id too.
     pub always_set_request_id_in_response: bool,
-    /// Rewrite the id so that it says whether the request is traced.
+    /// Rewrite the id so that it says whether the request is traced. Default
+    /// true.
     pub pack_trace_reason: bool,
+    /// Draw trace samples from the id. Default true.
+    pub use_request_id_for_trace_sampling: bool,
     /// What becomes of XFCC.
     pub forward_client_cert: ForwardClientCert,
     /// Pass 100-continue on instead of answering it here.
@@ -94,18 +109,18 @@ pub struct HcmConfig {
     pub local_reply: LocalReplyConfig,
     /// On HTTP/1 a malformed message does not close the connection.
     pub stream_error_on_invalid_http_message: bool,
-    /// Answer with `x-envoy-*` of `proxy-status`; none leaves it out.
-    pub add_proxy_protocol_connection_state: bool,
     /// Log when the stream begins too.
     pub flush_access_log_on_new_request: bool,
     /// Log at this interval while the stream is open.
     pub access_log_flush_interval: Option<Duration>,
     /// Append `x-forwarded-port`.
     pub append_x_forwarded_port: bool,
-    /// Write `:authority` of a HTTP/1 request with an absolute URL as its host.
-    pub append_local_overload: bool,
-    /// How much of the spans is kept; none when tracing is off.
-    pub tracing_sampling: Option<RuntimeFraction>,
+    /// Ports whose requests are `https` for `x-forwarded-proto`, and those that
+    /// are `http`; of requests on other ports the transport decides.
+    pub forward_proto_ports: ForwardProtoPorts,
+    /// How many requests are traced, which shows in `x-request-id`; none when
+    /// tracing is off.
+    pub tracing: Option<TracingSampling>,
 }
 
 /// `CodecType`
@@ -134,6 +149,26 @@ pub enum RouteSource {
     },
 }
 
+/// Ports that decide `x-forwarded-proto` (`ForwardProtoConfig`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ForwardProtoPorts {
+    /// Ports of the local address whose requests are `https`.
+    pub https: Vec<u16>,
+    /// Ports of the local address whose requests are `http`.
+    pub http: Vec<u16>,
+}
+
+/// How many requests are traced (`HttpConnectionManager.Tracing`), per cent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TracingSampling {
+    /// Of those with `x-client-trace-id`. Default 100.
+    pub client: f64,
+    /// Of all others. Default 100.
+    pub random: f64,
+    /// Of what the two let through. Default 100.
+    pub overall: f64,
+}
+
 /// One filter of the chain.
 #[derive(Clone, Debug)]
 pub struct HttpFilterEntry {
@@ -154,10 +189,39 @@ pub struct RouterConfig {
     pub suppress_envoy_headers: bool,
     /// Trust `x-envoy-expected-rq-timeout-ms` of the request.
     pub respect_expected_rq_timeout: bool,
-    /// Answer 400 to a request whose headers of this list are malformed.
+    /// `x-envoy-*` fields whose malformed value is answered 400 (flag `IH`).
     pub strict_check_headers: Vec<Box<str>>,
-    /// Do not count grpc-status of trailers as a failure in outlier detection.
+    /// Do not count a gRPC status that means failure among the cluster's
+    /// response code stats.
     pub suppress_grpc_request_failure_code_stats: bool,
+}
+
+impl HttpFilterConfig for RouterConfig {
+    fn factory(&self, _worker: &WorkerContext) -> Box<dyn HttpFilterFactory> {
+        Box::new(RouterMarker)
+    }
+
+    fn is_terminal(&self) -> bool {
+        true
+    }
+}
+
+/// The router ends the chain, it is not on it: the stream itself hands what has
+/// come through to it.
+struct RouterMarker;
+
+impl HttpFilterFactory for RouterMarker {
+    fn interest(&self) -> Interest {
+        Interest::NONE
+    }
+
+    fn create(
+        &self,
+        _route: Option<&RouteFilterConfig>,
+        _cx: &CreateContext<'_>,
+    ) -> Option<Box<dyn HttpFilter>> {
+        None
+    }
 }
 
 /// One upgrade.

@@ -23,7 +23,7 @@ pub struct ListenerConfig {
     pub enable_reuse_port: bool,
     /// Take both IPv6 and IPv4 on an IPv6 wildcard address.
     pub ipv4_compat: bool,
-    /// Length of the accept queue. Default 128; -1 for the system's.
+    /// Length of the accept queue. Default `net.core.somaxconn`, else 128.
     pub tcp_backlog: u32,
     /// Connections accepted in a row; none for any number.
     pub max_connections_per_event: Option<u32>,
@@ -33,6 +33,12 @@ pub struct ListenerConfig {
     pub default_filter_chain: Option<Arc<FilterChainConfig>>,
     /// Soft limit on a connection's buffers, bytes. Default 1 MiB.
     pub per_connection_buffer_limit: u32,
+    /// What looks at a connection before its chain is chosen, in order.
+    pub listener_filters: Vec<ListenerFilterConfig>,
+    /// How long they may take; none for any time. Default 15 s.
+    pub listener_filters_timeout: Option<Duration>,
+    /// Go on without them when that time is over, instead of closing.
+    pub continue_on_listener_filters_timeout: bool,
     /// Listener access logs.
     pub access_logs: Vec<AccessLogConfig>,
     /// INBOUND, OUTBOUND or neither.
@@ -45,6 +51,16 @@ pub struct ListenerConfig {
     pub ignore_global_conn_limit: bool,
     /// Metadata.
     pub metadata: Option<Arc<Metadata>>,
+}
+
+/// A listener filter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenerFilterConfig {
+    /// Finds out whether the connection begins with TLS, its server name and its
+    /// ALPN (`tls_inspector`).
+    TlsInspector,
+    /// Finds out whether plain text is HTTP/1 or HTTP/2 (`http_inspector`).
+    HttpInspector,
 }
 
 /// `TrafficDirection`
@@ -87,7 +103,7 @@ pub enum NetworkTerminal {
 }
 
 /// Criteria of a chain; an empty list means any (`FilterChainMatch`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FilterChainMatchConfig {
     /// The port of the local address.
     pub destination_port: Option<u16>,
@@ -109,8 +125,56 @@ pub struct FilterChainMatchConfig {
     pub application_protocols: Vec<Box<str>>,
 }
 
+impl FilterChainMatchConfig {
+    /// Every combination of single criteria: chains that share one could not be
+    /// told apart.
+    pub fn combinations(&self) -> Vec<FilterChainMatchConfig> {
+        let mut all = vec![Self {
+            destination_port: self.destination_port,
+            source_type: self.source_type,
+            transport_protocol: self.transport_protocol.clone(),
+            ..Self::default()
+        }];
+        spread(&mut all, &self.prefix_ranges, |m, v| {
+            m.prefix_ranges.push(v)
+        });
+        spread(&mut all, &self.server_names, |m, v| m.server_names.push(v));
+        spread(&mut all, &self.application_protocols, |m, v| {
+            m.application_protocols.push(v);
+        });
+        spread(&mut all, &self.direct_source_prefix_ranges, |m, v| {
+            m.direct_source_prefix_ranges.push(v);
+        });
+        spread(&mut all, &self.source_prefix_ranges, |m, v| {
+            m.source_prefix_ranges.push(v);
+        });
+        spread(&mut all, &self.source_ports, |m, v| m.source_ports.push(v));
+        all
+    }
+}
+
+/// Replaces each element by one for every value; leaves them where there is none.
+fn spread<T: Clone>(
+    all: &mut Vec<FilterChainMatchConfig>,
+    values: &[T],
+    mut put: impl FnMut(&mut FilterChainMatchConfig, T),
+) {
+    if values.is_empty() {
+        return;
+    }
+    *all = all
+        .iter()
+        .flat_map(|base| std::iter::repeat_n(base, values.len()).zip(values))
+        .map(|(base, value)| {
+            let mut one = base.clone();
+            put(&mut one, value.clone());
+            one
+        })
+        .collect();
+}
+
 /// Whether the peer is this machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum SourceType {
     /// ANY
     #[default]

@@ -10,6 +10,7 @@ mod common;
 mod endpoint;
 mod hcm;
 mod listener;
+mod retry_on;
 mod route;
 
 pub use access_log::*;
@@ -19,4 +20,5 @@ pub use common::*;
 pub use endpoint::*;
 pub use hcm::*;
 pub use listener::*;
+pub use retry_on::*;
 pub use route::*;

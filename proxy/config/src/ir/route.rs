@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use filter_api::{FractionalPercent, RouteFilterConfig, RuntimeFraction};
+use filter_api::{RouteFilterConfig, RuntimeFraction};
 use outrigger_types::{HeaderKey, HeaderName, Metadata, StatusCode};
 
-use super::{HeaderMutations, RoutingPriority};
+use super::{HeaderMutations, RetryOn, RoutingPriority};
 use crate::format::Format;
 use crate::matcher::{HeaderMatcher, QueryParameterMatcher};
-use crate::re2::Regex;
+use crate::re2::{Regex, Substitution};
 
 /// A route configuration.
 #[derive(Debug)]
@@ -26,9 +26,11 @@ pub struct RouteTableConfig {
     pub response_headers: HeaderMutations,
     /// Fields removed from requests that are not internal.
     pub internal_only_headers: Vec<HeaderName>,
-    /// Refuse the table if a cluster is unknown. Default true for inline ones.
-    pub validate_clusters: Option<bool>,
-    /// Mutations go from the least to the most specific.
+    /// Refuse the table if a cluster is unknown. Default true for a table within
+    /// an HCM, false for one of RDS.
+    pub validate_clusters: bool,
+    /// Mutations are applied from the least to the most specific (route
+    /// configuration, virtual host, route); else the other way round.
     pub most_specific_header_mutations_wins: bool,
     /// Longest body of a direct response, bytes. Default 4,096.
     pub max_direct_response_body_size: u32,
@@ -239,7 +241,8 @@ pub struct ForwardConfig {
     pub max_grpc_timeout: Option<Duration>,
     /// Taken off a `grpc-timeout` (deprecated `grpc_timeout_offset`).
     pub grpc_timeout_offset: Option<Duration>,
-    /// Flush the whole body before the idle timer counts.
+    /// Longest pause while the codec flushes a stream that is otherwise done;
+    /// none takes the HCM's, zero turns it off.
     pub flush_timeout: Option<Duration>,
 }
 
@@ -293,8 +296,6 @@ pub struct WeightedCluster {
     pub filter_overrides: FilterOverrides,
     /// Replaces the authority.
     pub host_rewrite_literal: Option<Arc<str>>,
-    /// Metadata for the load balancer.
-    pub metadata_match: Option<Arc<Metadata>>,
 }
 
 /// A name, or the field that names it.
@@ -312,7 +313,7 @@ pub struct RegexRewrite {
     /// What is replaced, wherever it is found.
     pub pattern: Regex,
     /// RE2's replacement, `\1` for groups.
-    pub substitution: Box<str>,
+    pub substitution: Substitution,
 }
 
 /// How the authority is rewritten.
@@ -341,7 +342,7 @@ pub struct RedirectConfig {
     pub scheme: Option<SchemeRedirect>,
     /// Another host.
     pub host: Option<Arc<str>>,
-    /// Another port; 0 for none.
+    /// Another port; none keeps it.
     pub port: Option<u32>,
     /// Another path.
     pub path: PathRedirect,
@@ -384,12 +385,8 @@ pub struct InternalRedirectConfig {
     pub response_headers_to_copy: Vec<HeaderName>,
 }
 
-/// A set of retry conditions: `retry_on` by name, as bits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct RetryOn(pub u32);
-
 /// The retry policy (`RetryPolicy`).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryPolicyConfig {
     /// Conditions.
     pub retry_on: RetryOn,
@@ -416,8 +413,6 @@ pub struct RetryPolicyConfig {
     pub previous_priorities: Option<u32>,
     /// Choices of a host before any is taken. Default 1.
     pub host_selection_retry_max_attempts: u32,
-    /// Refuse internal redirects under retry.
-    pub retry_share: Option<FractionalPercent>,
 }
 
 /// Back-off as the upstream's fields say (`RateLimitedRetryBackOff`).

@@ -1,0 +1,229 @@
+//! Clusters.
+
+use std::net::SocketAddr;
+
+use super::breakers::breakers;
+use super::common::{Place, malformed, place, tcp_keepalive};
+use super::discovery::{Dns, discovery};
+use super::filter_chain::transport_socket;
+use super::http_protocol_options::{Deprecated, http_options};
+use super::lb_policy::{Policy, common_lb, policy};
+use super::path::{Within, each, non_empty, optional, refuse, u32_or};
+use super::structure::metadata;
+use super::{ConvertContext, Converted, Result, check, defaults};
+use crate::ir::{ClusterConfig, TcpKeepalive};
+use crate::pb::envoy::config::cluster::v3 as pb;
+use crate::pb::envoy::config::core::v3 as core;
+use crate::pb::google::protobuf as wkt;
+
+/// Converts a cluster.
+///
+/// # Errors
+/// For a value or a field that is refused, with its path.
+pub fn cluster(bytes: &[u8], cx: &ConvertContext<'_>) -> Result<Converted<ClusterConfig>> {
+    check::entry::<pb::Cluster, _>(
+        check::CLUSTER,
+        bytes,
+        cx,
+        |message| format!("cluster \"{}\"", message.name),
+        convert,
+    )
+}
+
+/// Takes the message apart; long because every field stands here once.
+fn convert(message: pb::Cluster) -> Result<ClusterConfig> {
+    let pb::Cluster {
+        transport_socket_matches,
+        transport_socket_matcher: _,
+        name,
+        alt_stat_name,
+        stats_matcher: _,
+        eds_cluster_config,
+        connect_timeout,
+        per_connection_buffer_limit_bytes,
+        per_connection_buffer_high_watermark_timeout: _,
+        lb_policy,
+        load_assignment,
+        health_checks: _,
+        max_requests_per_connection,
+        circuit_breakers,
+        upstream_http_protocol_options: _,
+        common_http_protocol_options,
+        http_protocol_options,
+        http2_protocol_options,
+        typed_extension_protocol_options,
+        dns_refresh_rate,
+        dns_jitter,
+        dns_failure_refresh_rate,
+        respect_dns_ttl,
+        dns_lookup_family,
+        dns_resolvers: _,
+        use_tcp_for_dns_lookups: _,
+        dns_resolution_config: _,
+        typed_dns_resolver_config,
+        wait_for_warm_on_init: _,
+        outlier_detection: _,
+        cleanup_interval: _,
+        upstream_bind_config,
+        lb_subset_config: _,
+        common_lb_config,
+        transport_socket: socket,
+        metadata: metadata_message,
+        protocol_selection,
+        upstream_connection_options,
+        close_connections_on_host_health_failure,
+        ignore_health_on_host_removal,
+        filters: _,
+        load_balancing_policy,
+        lrs_server: _,
+        lrs_report_endpoint_metrics: _,
+        track_timeout_budgets,
+        upstream_config: _,
+        track_cluster_stats,
+        preconnect_policy,
+        connection_pool_per_downstream_connection,
+        queuing_policies: _,
+        cluster_discovery_type,
+        lb_config,
+    } = message;
+    if name.is_empty() {
+        return refuse("name", "value length must be at least 1 characters");
+    }
+    optional("transport_socket", socket, transport_socket)?;
+    each(
+        "transport_socket_matches",
+        transport_socket_matches,
+        socket_match,
+    )?;
+    let dns = Dns {
+        refresh_rate: dns_refresh_rate,
+        failure_refresh_rate: dns_failure_refresh_rate,
+        respect_ttl: respect_dns_ttl,
+        jitter: dns_jitter,
+        family: dns_lookup_family,
+        resolver: typed_dns_resolver_config,
+    };
+    let deprecated = Deprecated {
+        common: common_http_protocol_options,
+        http1: http_protocol_options,
+        http2: http2_protocol_options,
+        protocol_selection,
+        max_requests_per_connection,
+    };
+    let breakers = breakers(circuit_breakers.unwrap_or_default()).within("circuit_breakers")?;
+    let options = http_options(typed_extension_protocol_options, deprecated)?;
+    let mut lb_common = common_lb(common_lb_config).within("common_lb_config")?;
+    let lb = policy(Policy {
+        by_name: lb_policy,
+        config: lb_config,
+        typed: load_balancing_policy,
+        common: &mut lb_common,
+    })?;
+    let tracked = track_cluster_stats.unwrap_or_default();
+    Ok(ClusterConfig {
+        discovery: discovery(
+            &name,
+            cluster_discovery_type,
+            eds_cluster_config,
+            load_assignment,
+            dns,
+        )?,
+        name: name.into(),
+        alt_stat_name: non_empty(alt_stat_name),
+        connect_timeout: connect_timeout_of(connect_timeout)?,
+        per_connection_buffer_limit: u32_or(
+            per_connection_buffer_limit_bytes,
+            defaults::PER_CONNECTION_BUFFER_LIMIT,
+        ),
+        lb,
+        lb_common,
+        breakers_default: breakers.default,
+        breakers_high: breakers.high,
+        protocol: options.protocol,
+        common_http: options.common,
+        http1: options.http1,
+        http2: options.http2,
+        tcp_keepalive: connection_options(upstream_connection_options),
+        bind_source: optional("upstream_bind_config", upstream_bind_config, bind_source)?.flatten(),
+        metadata: metadata(metadata_message),
+        close_connections_on_host_health_failure,
+        ignore_health_on_host_removal,
+        connection_pool_per_downstream_connection,
+        per_upstream_preconnect_ratio: preconnect(preconnect_policy).within("preconnect_policy")?,
+        track_timeout_budgets: track_timeout_budgets || tracked.timeout_budgets,
+        track_request_response_sizes: tracked.request_response_sizes,
+    })
+}
+
+fn connect_timeout_of(message: Option<wkt::Duration>) -> Result<std::time::Duration> {
+    match super::path::duration("connect_timeout", message)? {
+        None => Ok(defaults::CONNECT_TIMEOUT),
+        Some(timeout) if timeout.is_zero() && nothing(message) => {
+            refuse("connect_timeout", "value must be greater than 0s")
+        }
+        Some(timeout) => Ok(timeout),
+    }
+}
+
+fn nothing(message: Option<wkt::Duration>) -> bool {
+    message.is_some_and(|d| d.seconds == 0 && d.nanos == 0)
+}
+
+/// With plain text as the only transport, it makes no difference which match an
+/// endpoint's metadata selects.
+fn socket_match(message: pb::cluster::TransportSocketMatch) -> Result<()> {
+    let pb::cluster::TransportSocketMatch {
+        name: _,
+        r#match: _,
+        transport_socket: socket,
+    } = message;
+    optional("transport_socket", socket, transport_socket).map(|_| ())
+}
+
+fn connection_options(message: Option<pb::UpstreamConnectionOptions>) -> Option<TcpKeepalive> {
+    let pb::UpstreamConnectionOptions {
+        tcp_keepalive: keepalive,
+        set_local_interface_name_on_upstream_connections: _,
+        happy_eyeballs_config: _,
+    } = message?;
+    keepalive.map(tcp_keepalive)
+}
+
+fn bind_source(message: core::BindConfig) -> Result<Option<SocketAddr>> {
+    let core::BindConfig {
+        source_address,
+        freebind: _,
+        socket_options: _,
+        extra_source_addresses: _,
+        additional_source_addresses: _,
+        local_address_selector: _,
+        validate_network_namespaces: _,
+    } = message;
+    let Some(source) = source_address else {
+        return Ok(None);
+    };
+    let message = core::Address {
+        address: Some(core::address::Address::SocketAddress(source)),
+    };
+    match place(message).within("source_address")? {
+        Place::Resolved(address) => Ok(address.socket_addr()),
+        Place::Name(name, _) => Err(malformed(&name).within("source_address")),
+    }
+}
+
+fn preconnect(message: Option<pb::cluster::PreconnectPolicy>) -> Result<f64> {
+    let pb::cluster::PreconnectPolicy {
+        per_upstream_preconnect_ratio,
+        predictive_preconnect_ratio: _,
+        preconnect_enabled_metadata: _,
+    } = message.unwrap_or_default();
+    let ratio = per_upstream_preconnect_ratio.map_or(defaults::PRECONNECT_RATIO, |n| n.value);
+    if (1.0..=3.0).contains(&ratio) {
+        Ok(ratio)
+    } else {
+        refuse(
+            "per_upstream_preconnect_ratio",
+            "value must be inside range [1, 3]",
+        )
+    }
+}

@@ -1,0 +1,399 @@
+//! The HTTP connection manager.
+
+use std::sync::Arc;
+
+use super::access_log::access_logs;
+use super::any::Typed;
+use super::common::{cidr, common_http, http1, http2};
+use super::filters::filters;
+use super::local_reply::local_reply;
+use super::matcher::percent;
+use super::path::{
+    Within, bool_or, duration_or, each, non_empty, optional, refuse, required, timeout_or, u32_or,
+    unknown_enum,
+};
+use super::route::{Origin, table};
+use super::source::required_source;
+use super::{ConvertContext, Result, defaults};
+use crate::ir::{
+    CidrRange, CodecType, EscapedSlashesAction, ForwardClientCert, ForwardProtoPorts, HcmConfig,
+    RouteSource, ServerHeaderTransformation, StripPort, TracingSampling, UpgradeConfig,
+};
+use crate::pb::envoy::config::core::v3 as core;
+use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
+use crate::pb::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
+use pb::http_connection_manager as parts;
+
+/// Converts an HCM. Long because the message is: every field stands here once.
+pub(super) fn hcm(
+    message: pb::HttpConnectionManager,
+    cx: &ConvertContext<'_>,
+) -> Result<HcmConfig> {
+    let pb::HttpConnectionManager {
+        codec_type,
+        stat_prefix,
+        http_filters,
+        add_user_agent,
+        tracing,
+        common_http_protocol_options,
+        http1_safe_max_connection_duration: _,
+        http_protocol_options,
+        http2_protocol_options,
+        http3_protocol_options: _,
+        server_name,
+        server_header_transformation,
+        scheme_header_transformation,
+        max_request_headers_kb,
+        stream_idle_timeout,
+        stream_flush_timeout,
+        request_timeout,
+        request_headers_timeout,
+        drain_timeout,
+        drain_timeout_jitter: _,
+        delayed_close_timeout,
+        access_log,
+        access_log_flush_interval,
+        flush_access_log_on_new_request,
+        access_log_options,
+        use_remote_address,
+        xff_num_trusted_hops,
+        original_ip_detection_extensions: _,
+        early_header_mutation_extensions: _,
+        internal_address_config,
+        skip_xff_append,
+        via,
+        generate_request_id,
+        preserve_external_request_id,
+        always_set_request_id_in_response,
+        forward_client_cert_details,
+        set_current_client_cert_details: _,
+        forward_client_cert_matcher: _,
+        proxy_100_continue,
+        represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
+        upgrade_configs,
+        normalize_path,
+        merge_slashes,
+        path_with_escaped_slashes_action,
+        request_id_extension,
+        local_reply_config,
+        strip_matching_host_port,
+        stream_error_on_invalid_http_message,
+        path_normalization_options: _,
+        strip_trailing_host_dot,
+        proxy_status_config: _,
+        typed_header_validation_config: _,
+        append_x_forwarded_port,
+        append_local_overload: _,
+        add_proxy_protocol_connection_state: _,
+        forward_proto_config,
+        route_specifier,
+        strip_port_mode,
+    } = message;
+    let stat_prefix: Arc<str> = stat_prefix.trim_end_matches('.').into();
+    if stat_prefix.is_empty() {
+        return refuse("stat_prefix", "value length must be at least 1 characters");
+    }
+    let (filters, router) = filters(http_filters, &format!("http.{stat_prefix}."), cx)?;
+    let stream_error = bool_or(stream_error_on_invalid_http_message, false);
+    let (internal_addresses, internal_unix_sockets) = internal(internal_address_config)?;
+    let (pack_trace_reason, use_request_id_for_trace_sampling) = request_id(request_id_extension)?;
+    let (scheme_overwrite, scheme_match_upstream) = scheme(scheme_header_transformation)?;
+    let log = log_options(access_log_options)?;
+    Ok(HcmConfig {
+        codec: codec(codec_type)?,
+        stat_prefix,
+        routes: routes(route_specifier, cx)?,
+        filters,
+        router,
+        upgrades: each("upgrade_configs", upgrade_configs, upgrade)?,
+        common_http: common_http(common_http_protocol_options)
+            .within("common_http_protocol_options")?,
+        http1: http1(http_protocol_options, stream_error).within("http_protocol_options")?,
+        http2: http2(http2_protocol_options, stream_error).within("http2_protocol_options")?,
+        server_name: non_empty(server_name).unwrap_or_else(|| defaults::SERVER_NAME.into()),
+        server_header: server_header(server_header_transformation)?,
+        scheme_overwrite,
+        scheme_match_upstream,
+        max_request_headers_kb: u32_or(max_request_headers_kb, defaults::MAX_REQUEST_HEADERS_KB),
+        stream_idle_timeout: timeout_or(
+            "stream_idle_timeout",
+            stream_idle_timeout,
+            Some(defaults::STREAM_IDLE_TIMEOUT),
+        )?,
+        stream_flush_timeout: super::path::duration("stream_flush_timeout", stream_flush_timeout)?,
+        request_timeout: timeout_or("request_timeout", request_timeout, None)?,
+        request_headers_timeout: timeout_or(
+            "request_headers_timeout",
+            request_headers_timeout,
+            None,
+        )?,
+        drain_timeout: duration_or("drain_timeout", drain_timeout, defaults::DRAIN_TIMEOUT)?,
+        delayed_close_timeout: duration_or(
+            "delayed_close_timeout",
+            delayed_close_timeout,
+            defaults::DELAYED_CLOSE_TIMEOUT,
+        )?,
+        access_logs: access_logs("access_log", access_log)?,
+        use_remote_address: bool_or(use_remote_address, false),
+        xff_num_trusted_hops,
+        skip_xff_append,
+        internal_addresses,
+        internal_unix_sockets,
+        add_user_agent: bool_or(add_user_agent, false),
+        via: via.into(),
+        generate_request_id: bool_or(generate_request_id, true),
+        preserve_external_request_id,
+        always_set_request_id_in_response,
+        pack_trace_reason,
+        use_request_id_for_trace_sampling,
+        forward_client_cert: forward_client_cert(forward_client_cert_details)?,
+        proxy_100_continue,
+        represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
+        normalize_path: bool_or(normalize_path, false),
+        merge_slashes,
+        escaped_slashes: escaped_slashes(path_with_escaped_slashes_action)?,
+        strip_port: strip_port(strip_matching_host_port, strip_port_mode)?,
+        strip_trailing_host_dot,
+        local_reply: local_reply(local_reply_config).within("local_reply_config")?,
+        stream_error_on_invalid_http_message: stream_error,
+        flush_access_log_on_new_request: flush_access_log_on_new_request || log.on_new_request,
+        access_log_flush_interval: timeout_or(
+            "access_log_flush_interval",
+            access_log_flush_interval,
+            log.interval,
+        )?,
+        append_x_forwarded_port,
+        forward_proto_ports: forward_proto(forward_proto_config)?,
+        tracing: optional("tracing", tracing, sampling)?,
+    })
+}
+
+fn codec(number: i32) -> Result<CodecType> {
+    match parts::CodecType::try_from(number) {
+        Ok(parts::CodecType::Auto) => Ok(CodecType::Auto),
+        Ok(parts::CodecType::Http1) => Ok(CodecType::Http1),
+        Ok(parts::CodecType::Http2) => Ok(CodecType::Http2),
+        Ok(parts::CodecType::Http3) => refuse("codec_type", "HTTP3 is not supported"),
+        Err(_) => unknown_enum("codec_type", number),
+    }
+}
+
+fn routes(
+    specifier: Option<parts::RouteSpecifier>,
+    cx: &ConvertContext<'_>,
+) -> Result<RouteSource> {
+    match required("route_specifier", specifier)? {
+        parts::RouteSpecifier::RouteConfig(message) => table(message, Origin::Inline, cx)
+            .map(|table| RouteSource::Inline(Arc::new(table)))
+            .within("route_config"),
+        parts::RouteSpecifier::Rds(message) => rds(message).within("rds"),
+        parts::RouteSpecifier::ScopedRoutes(_) => refuse("scoped_routes", "is not supported"),
+    }
+}
+
+fn rds(message: pb::Rds) -> Result<RouteSource> {
+    let pb::Rds {
+        config_source,
+        route_config_name,
+    } = message;
+    if route_config_name.is_empty() {
+        return refuse(
+            "route_config_name",
+            "value length must be at least 1 characters",
+        );
+    }
+    Ok(RouteSource::Rds {
+        source: required_source("config_source", config_source)?,
+        name: route_config_name.into(),
+    })
+}
+
+/// Upgrades are by name in lower case; CONNECT would need a route that takes it.
+fn upgrade(message: parts::UpgradeConfig) -> Result<UpgradeConfig> {
+    let parts::UpgradeConfig {
+        upgrade_type,
+        filters: _,
+        enabled,
+    } = message;
+    Ok(UpgradeConfig {
+        name: upgrade_name(upgrade_type)?,
+        enabled: bool_or(enabled, true),
+    })
+}
+
+/// The name of an upgrade.
+pub(super) fn upgrade_name(name: String) -> Result<Box<str>> {
+    let name = name.to_ascii_lowercase();
+    match name.as_str() {
+        "" => refuse("upgrade_type", "value length must be at least 1 characters"),
+        "connect" | "connect-udp" | "connect-ip" => {
+            refuse("upgrade_type", format!("{name} is not supported"))
+        }
+        _ => Ok(name.into()),
+    }
+}
+
+fn server_header(number: i32) -> Result<ServerHeaderTransformation> {
+    use parts::ServerHeaderTransformation as Kind;
+    match Kind::try_from(number) {
+        Ok(Kind::Overwrite) => Ok(ServerHeaderTransformation::Overwrite),
+        Ok(Kind::AppendIfAbsent) => Ok(ServerHeaderTransformation::AppendIfAbsent),
+        Ok(Kind::PassThrough) => Ok(ServerHeaderTransformation::PassThrough),
+        Err(_) => unknown_enum("server_header_transformation", number),
+    }
+}
+
+fn scheme(message: Option<core::SchemeHeaderTransformation>) -> Result<(Option<Arc<str>>, bool)> {
+    use core::scheme_header_transformation::Transformation;
+    let core::SchemeHeaderTransformation {
+        match_upstream,
+        transformation,
+    } = message.unwrap_or_default();
+    let overwrite = match transformation {
+        Some(Transformation::SchemeToOverwrite(scheme)) => {
+            if scheme != "http" && scheme != "https" {
+                return refuse("scheme_to_overwrite", "must be http or https")
+                    .within("scheme_header_transformation");
+            }
+            Some(scheme.into())
+        }
+        None => None,
+    };
+    Ok((overwrite, match_upstream))
+}
+
+fn internal(message: Option<parts::InternalAddressConfig>) -> Result<(Vec<CidrRange>, bool)> {
+    let parts::InternalAddressConfig {
+        unix_sockets,
+        cidr_ranges,
+    } = message.unwrap_or_default();
+    let ranges = each("cidr_ranges", cidr_ranges, cidr).within("internal_address_config")?;
+    Ok((ranges, unix_sockets))
+}
+
+/// Whether the id says if the request is traced, and whether samples are drawn
+/// from it.
+fn request_id(message: Option<pb::RequestIdExtension>) -> Result<(bool, bool)> {
+    let Some(config) = message.and_then(|message| message.typed_config) else {
+        return Ok((true, true));
+    };
+    let decode = |typed: Typed| match typed.name.as_str() {
+        "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig" => {
+            typed.decode::<UuidRequestIdConfig>()
+        }
+        _ => typed.unsupported("request id extension"),
+    };
+    let UuidRequestIdConfig {
+        pack_trace_reason,
+        use_request_id_for_trace_sampling,
+    } = Typed::unpack(config)
+        .and_then(decode)
+        .within("typed_config")
+        .within("request_id_extension")?;
+    Ok((
+        bool_or(pack_trace_reason, true),
+        bool_or(use_request_id_for_trace_sampling, true),
+    ))
+}
+
+fn forward_client_cert(number: i32) -> Result<ForwardClientCert> {
+    use parts::ForwardClientCertDetails as Kind;
+    match Kind::try_from(number) {
+        Ok(Kind::Sanitize) => Ok(ForwardClientCert::Sanitize),
+        Ok(Kind::ForwardOnly) => Ok(ForwardClientCert::ForwardOnly),
+        Ok(Kind::AppendForward) => Ok(ForwardClientCert::AppendForward),
+        Ok(Kind::SanitizeSet) => Ok(ForwardClientCert::SanitizeSet),
+        Ok(Kind::AlwaysForwardOnly) => Ok(ForwardClientCert::AlwaysForwardOnly),
+        Err(_) => unknown_enum("forward_client_cert_details", number),
+    }
+}
+
+fn escaped_slashes(number: i32) -> Result<EscapedSlashesAction> {
+    use parts::PathWithEscapedSlashesAction as Action;
+    match Action::try_from(number) {
+        Ok(Action::ImplementationSpecificDefault | Action::KeepUnchanged) => {
+            Ok(EscapedSlashesAction::KeepUnchanged)
+        }
+        Ok(Action::RejectRequest) => Ok(EscapedSlashesAction::RejectRequest),
+        Ok(Action::UnescapeAndRedirect) => Ok(EscapedSlashesAction::UnescapeAndRedirect),
+        Ok(Action::UnescapeAndForward) => Ok(EscapedSlashesAction::UnescapeAndForward),
+        Err(_) => unknown_enum("path_with_escaped_slashes_action", number),
+    }
+}
+
+fn strip_port(matching: bool, mode: Option<parts::StripPortMode>) -> Result<StripPort> {
+    let any = matches!(mode, Some(parts::StripPortMode::StripAnyHostPort(true)));
+    match (matching, any) {
+        (true, true) => refuse(
+            "strip_any_host_port",
+            "cannot be set together with strip_matching_host_port",
+        ),
+        (true, false) => Ok(StripPort::Matching),
+        (false, true) => Ok(StripPort::Any),
+        (false, false) => Ok(StripPort::None),
+    }
+}
+
+/// When streams are logged beside at their end.
+#[derive(Default)]
+struct LogOptions {
+    interval: Option<std::time::Duration>,
+    on_new_request: bool,
+}
+
+fn log_options(message: Option<parts::HcmAccessLogOptions>) -> Result<LogOptions> {
+    let Some(message) = message else {
+        return Ok(LogOptions::default());
+    };
+    let parts::HcmAccessLogOptions {
+        access_log_flush_interval,
+        flush_access_log_on_new_request,
+        flush_log_on_tunnel_successfully_established: _,
+    } = message;
+    let interval = timeout_or("access_log_flush_interval", access_log_flush_interval, None)
+        .within("access_log_options")?;
+    Ok(LogOptions {
+        interval,
+        on_new_request: flush_access_log_on_new_request,
+    })
+}
+
+fn forward_proto(message: Option<pb::ForwardProtoConfig>) -> Result<ForwardProtoPorts> {
+    let pb::ForwardProtoConfig {
+        https_destination_ports,
+        http_destination_ports,
+    } = message.unwrap_or_default();
+    let ports = |name: &str, list: Vec<u32>| {
+        each(name, list, super::path::port).within("forward_proto_config")
+    };
+    Ok(ForwardProtoPorts {
+        https: ports("https_destination_ports", https_destination_ports)?,
+        http: ports("http_destination_ports", http_destination_ports)?,
+    })
+}
+
+/// Sampling shows in the request id; spans are not exported, so that a provider
+/// is refused.
+fn sampling(message: parts::Tracing) -> Result<TracingSampling> {
+    let parts::Tracing {
+        client_sampling,
+        random_sampling,
+        overall_sampling,
+        verbose: _,
+        max_path_tag_length: _,
+        custom_tags: _,
+        provider,
+        spawn_upstream_span: _,
+        operation: _,
+        upstream_operation: _,
+        no_context_propagation: _,
+    } = message;
+    if provider.is_some() {
+        return refuse("provider", "is not supported");
+    }
+    Ok(TracingSampling {
+        client: percent("client_sampling", client_sampling, 100.0)?,
+        random: percent("random_sampling", random_sampling, 100.0)?,
+        overall: percent("overall_sampling", overall_sampling, 100.0)?,
+    })
+}
