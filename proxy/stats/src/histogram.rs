@@ -194,13 +194,20 @@ impl HistogramData {
     pub fn bins(&self, unit: Unit) -> impl Iterator<Item = Bin> + '_ {
         self.bins
             .iter()
-            .map(move |&(index, count)| bin(index, count, unit))
+            .map(move |&(index, count)| bin(index, count, unit, true))
+    }
+
+    /// The bins as the computations take them.
+    fn computed(&self, unit: Unit) -> impl Iterator<Item = Bin> + '_ {
+        self.bins
+            .iter()
+            .map(move |&(index, count)| bin(index, count, unit, false))
     }
 
     /// Sum of the samples, each taken for the middle of its bin (the one that makes the
     /// relative error least).
     pub fn sum(&self, unit: Unit) -> f64 {
-        self.bins(unit)
+        self.computed(unit)
             .map(|bin| {
                 let top = bin.lower + bin.width;
                 let middle = match bin.lower {
@@ -209,7 +216,7 @@ impl HistogramData {
                 };
                 middle * bin.count as f64
             })
-            .sum()
+            .fold(0.0, |sum, part| sum + part)
     }
 
     /// The value at each of `quantiles` (ascending): that of the sample whose rank is the
@@ -217,7 +224,7 @@ impl HistogramData {
     /// NaN where there are no samples.
     pub fn quantiles(&self, unit: Unit, quantiles: &[f64]) -> Vec<f64> {
         let total = self.count() as f64;
-        let bins: Vec<_> = self.bins(unit).collect();
+        let bins: Vec<_> = self.computed(unit).collect();
         let (mut at, mut below) = (0, 0u64);
         let value = |q: &f64| {
             if bins.is_empty() {
@@ -237,7 +244,7 @@ impl HistogramData {
     /// For each upper bound, the samples in the bins that begin at or below it.
     pub fn cumulative(&self, unit: Unit, bounds: &[f64]) -> Vec<u64> {
         let below = |bound: &f64| {
-            self.bins(unit)
+            self.computed(unit)
                 .take_while(|bin| bin.lower <= *bound)
                 .map(|bin| bin.count)
                 .sum()
@@ -246,7 +253,7 @@ impl HistogramData {
     }
 }
 
-fn bin(index: u16, count: u64, unit: Unit) -> Bin {
+fn bin(index: u16, count: u64, unit: Unit, listed: bool) -> Bin {
     let Some(index) = usize::from(index).checked_sub(1) else {
         return Bin {
             lower: 0.0,
@@ -254,15 +261,23 @@ fn bin(index: u16, count: u64, unit: Unit) -> Bin {
             count,
         };
     };
-    // Divisions by exact powers of ten are rounded once, and so equal the literals.
-    let exp = (index / DECADE) as i32 - 1 - unit.shift();
-    let scale = |digits: f64| match exp {
-        0.. => digits * 10f64.powi(exp),
-        _ => digits / 10f64.powi(-exp),
+    let exp = (index / DECADE) as i32 - unit.shift();
+    let power = if exp < 0 {
+        1.0 / 10f64.powi(-exp)
+    } else {
+        10f64.powi(exp)
+    };
+    // Envoy's percentiles show the last bit of this order: 230 is 229.99999999999997 there,
+    // and 230 where its bins are listed.
+    let digits = (index % DECADE + 10) as f64;
+    let lower = if listed {
+        digits * power / 10.0
+    } else {
+        digits / 10.0 * power
     };
     Bin {
-        lower: scale((index % DECADE + 10) as f64),
-        width: scale(1.0),
+        lower,
+        width: power / 10.0,
         count,
     }
 }

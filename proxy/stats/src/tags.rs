@@ -486,7 +486,7 @@ impl TagProducer {
 
     /// Takes the tags out of `name`.
     pub(crate) fn produce(&self, name: &str) -> Tagged {
-        let mut tags = Vec::new();
+        let mut tags = self.fixed.clone();
         let mut removed = vec![false; name.len()];
         let first = name.split('.').next().unwrap_or("");
         let selected = self
@@ -507,7 +507,6 @@ impl TagProducer {
                 name[value.0..value.1].to_owned(),
             ));
         }
-        tags.extend(self.fixed.iter().cloned());
         let kept = name
             .char_indices()
             .filter(|(at, _)| !removed[*at])
