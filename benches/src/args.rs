@@ -13,7 +13,7 @@ Usage: cargo side-by-side [OPTIONS]
   --rounds N           rounds per row, the median counts (default 5, with --quick 3)
   --seconds S          measured seconds per round (default 4, with --quick 1)
   --proxy PATH         the outrigger binary (default: built now, with the bench profile)
-  --envoy PATH         the envoy binary (default: $ENVOY, .cache, then envoy on PATH)
+  --envoy PATH         the envoy binary (default: $ENVOY_BIN, the tests' cache, envoy on PATH)
   --also NAME=PATH     one more binary that takes Envoy's configuration (may be repeated)
   --only NAME          only this subject (may be repeated)
   --write              write benches/RESULTS.md
@@ -57,6 +57,9 @@ impl Args {
         let mut rest = args.into_iter();
         while let Some(flag) = rest.next() {
             parsed.take(&flag, &mut rest)?;
+        }
+        if parsed.write && !parsed.rows.is_empty() {
+            return Err("--write writes the whole table: leave --row out".to_owned());
         }
         Ok(parsed)
     }
@@ -142,5 +145,10 @@ mod tests {
                 .contains("needs a number")
         );
         assert!(parse("--row").unwrap_err().contains("needs a value"));
+        assert!(
+            parse("--write --row x")
+                .unwrap_err()
+                .contains("whole table")
+        );
     }
 }

@@ -90,11 +90,11 @@ pub fn find(args: &Args) -> (Vec<Subject>, Vec<String>) {
 }
 
 fn envoy(args: &Args) -> Option<PathBuf> {
-    let cached = || find_below(&workspace().join(".cache"), "envoy", 6);
+    let from_environment = || std::env::var_os("ENVOY_BIN").map(PathBuf::from);
     args.envoy
         .clone()
-        .or_else(|| std::env::var_os("ENVOY").map(PathBuf::from))
-        .or_else(cached)
+        .or_else(from_environment)
+        .or_else(cached_envoy)
         .or_else(|| on_path("envoy"))
 }
 
@@ -148,25 +148,13 @@ fn on_path(name: &str) -> Option<PathBuf> {
         .find(|p| p.is_file())
 }
 
-fn find_below(dir: &Path, name: &str, depth: usize) -> Option<PathBuf> {
-    if depth == 0 {
-        return None;
-    }
-    let entries: Vec<_> = fs::read_dir(dir)
-        .ok()?
-        .flatten()
-        .map(|e| e.path())
-        .collect();
-    let here = entries
-        .iter()
-        .find(|p| p.is_file() && p.file_name().is_some_and(|f| f == name))
-        .cloned();
-    here.or_else(|| {
-        entries
-            .iter()
-            .filter(|p| p.is_dir())
-            .find_map(|p| find_below(p, name, depth - 1))
-    })
+/// The binary that the parity tests have installed into their cache.
+fn cached_envoy() -> Option<PathBuf> {
+    let lib = workspace().join(".cache/peers/envoy-1.40.0/lib");
+    let versions = fs::read_dir(lib).ok()?.flatten();
+    versions
+        .map(|python| python.path().join("site-packages/envoy/_bin/envoy"))
+        .find(|p| p.is_file())
 }
 
 impl Subject {
