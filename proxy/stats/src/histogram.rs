@@ -194,20 +194,13 @@ impl HistogramData {
     pub fn bins(&self, unit: Unit) -> impl Iterator<Item = Bin> + '_ {
         self.bins
             .iter()
-            .map(move |&(index, count)| bin(index, count, unit, true))
-    }
-
-    /// The bins as the computations take them.
-    fn computed(&self, unit: Unit) -> impl Iterator<Item = Bin> + '_ {
-        self.bins
-            .iter()
-            .map(move |&(index, count)| bin(index, count, unit, false))
+            .map(move |&(index, count)| bin(index, count, unit))
     }
 
     /// Sum of the samples, each taken for the middle of its bin (the one that makes the
     /// relative error least).
     pub fn sum(&self, unit: Unit) -> f64 {
-        self.computed(unit)
+        self.bins(unit)
             .map(|bin| {
                 let top = bin.lower + bin.width;
                 let middle = match bin.lower {
@@ -224,7 +217,7 @@ impl HistogramData {
     /// NaN where there are no samples.
     pub fn quantiles(&self, unit: Unit, quantiles: &[f64]) -> Vec<f64> {
         let total = self.count() as f64;
-        let bins: Vec<_> = self.computed(unit).collect();
+        let bins: Vec<_> = self.bins(unit).collect();
         let (mut at, mut below) = (0, 0u64);
         let value = |q: &f64| {
             if bins.is_empty() {
@@ -244,7 +237,7 @@ impl HistogramData {
     /// For each upper bound, the samples in the bins that begin at or below it.
     pub fn cumulative(&self, unit: Unit, bounds: &[f64]) -> Vec<u64> {
         let below = |bound: &f64| {
-            self.computed(unit)
+            self.bins(unit)
                 .take_while(|bin| bin.lower <= *bound)
                 .map(|bin| bin.count)
                 .sum()
@@ -253,7 +246,7 @@ impl HistogramData {
     }
 }
 
-fn bin(index: u16, count: u64, unit: Unit, listed: bool) -> Bin {
+fn bin(index: u16, count: u64, unit: Unit) -> Bin {
     let Some(index) = usize::from(index).checked_sub(1) else {
         return Bin {
             lower: 0.0,
@@ -267,16 +260,10 @@ fn bin(index: u16, count: u64, unit: Unit, listed: bool) -> Bin {
     } else {
         10f64.powi(exp)
     };
-    // Envoy's percentiles show the last bit of this order: 230 is 229.99999999999997 there,
-    // and 230 where its bins are listed.
+    // In this order, since Envoy shows the last bit: 230 is 229.99999999999997 there.
     let digits = (index % DECADE + 10) as f64;
-    let lower = if listed {
-        digits * power / 10.0
-    } else {
-        digits / 10.0 * power
-    };
     Bin {
-        lower,
+        lower: digits / 10.0 * power,
         width: power / 10.0,
         count,
     }

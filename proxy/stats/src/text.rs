@@ -92,8 +92,8 @@ fn bins(row: &HistogramRow, data: &HistogramData) -> String {
     let texts = data.bins(row.unit).map(|bin| {
         format!(
             "{},{}:{}",
-            shortest(bin.lower),
-            shortest(bin.width),
+            general(bin.lower, 15),
+            general(bin.width, 15),
             bin.count
         )
     });

@@ -86,7 +86,18 @@ fn recorded() -> (Store, Vec<Box<dyn std::any::Any>>) {
 fn assert_same(got: &str, file: &str) {
     let want = golden(file);
     for (got, want) in got.lines().zip(want.lines()) {
-        assert!(got == want, "{file}:\n got {got}\nwant {want}");
+        let differs = got
+            .bytes()
+            .zip(want.bytes())
+            .position(|(got, want)| got != want);
+        let from = differs.unwrap_or(0).saturating_sub(80);
+        let near = |line: &str| line.chars().skip(from).take(200).collect::<String>();
+        assert!(
+            got == want,
+            "{file}:\n got {}\nwant {}",
+            near(got),
+            near(want)
+        );
     }
     assert_eq!(got.len(), want.len(), "{file}: length");
 }
