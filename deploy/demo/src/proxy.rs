@@ -85,6 +85,14 @@ fn profile(dir: &Path) -> Vec<String> {
     }
 }
 
+/// Whether the binary stands where cargo puts what it builds without optimisation.
+fn is_debug_build(binary: &Path) -> bool {
+    binary
+        .parent()
+        .and_then(Path::file_name)
+        .is_some_and(|dir| dir == "debug")
+}
+
 /// Ports that are free now. Kept bound until all are known, so that they differ.
 pub fn free_ports<const N: usize>() -> io::Result<[u16; N]> {
     let mut held = Vec::new();
@@ -105,6 +113,8 @@ pub struct Proxy {
     dir: TempDir,
     /// What it calls itself: the name of its binary.
     pub name: String,
+    /// It was built without optimisation, so what it costs says little.
+    pub debug_build: bool,
     /// Its admin pages.
     pub admin: SocketAddr,
     /// The listener that the control plane gives it.
@@ -135,6 +145,7 @@ impl Proxy {
             pid,
             dir,
             name,
+            debug_build: is_debug_build(binary),
             admin: local(admin),
             listener: local(listener),
         })
@@ -282,6 +293,13 @@ mod tests {
         assert!(profile(Path::new("/t/debug")).is_empty());
         assert_eq!(profile(Path::new("/t/release")), ["--profile", "release"]);
         assert_eq!(profile(Path::new("/t/dist")), ["--profile", "dist"]);
+    }
+
+    #[test]
+    fn a_debug_build_is_known_by_its_directory() {
+        assert!(is_debug_build(Path::new("/t/debug/outrigger")));
+        assert!(!is_debug_build(Path::new("/t/release/outrigger")));
+        assert!(!is_debug_build(Path::new("outrigger")));
     }
 
     #[test]

@@ -127,6 +127,7 @@ impl Stage {
             counters.failed.load(Ordering::Relaxed),
         );
         let metrics = admin::get(self.proxy.admin, "/stats/prometheus").await?;
+        findings.debug_build = self.proxy.debug_build;
         findings.labelled_requests = prometheus_sum(&metrics, "outrigger_grpc_requests_total");
         findings.view = self.view().await?;
         self.screen.last_table(&draw(&findings.view));

@@ -56,6 +56,8 @@ pub struct Findings {
     pub kill: Kill,
     /// The proxy's own count of gRPC requests by method, if it has one (Outrigger does).
     pub labelled_requests: Option<f64>,
+    /// The proxy was built without optimisation.
+    pub debug_build: bool,
     /// The last view.
     pub view: View,
 }
@@ -123,7 +125,7 @@ impl Findings {
                 .map_or("-".to_owned(), milliseconds)
         };
         format!(
-            "Calls: of {} calls {} were answered (p50 {}, p99 {}), {} were refused by a breaker, {} streams were cut, {} were lost.",
+            "Calls: of {} calls {} were answered (p50 {}, p99 {}), {} refused by a breaker, {} cut mid-stream, {} lost.",
             totals.sum(|s| s.calls),
             totals.sum(|s| s.answered),
             percentile(0.5),
@@ -207,9 +209,14 @@ impl Findings {
         let labelled = self.labelled_requests.map_or(String::new(), |count| {
             format!("; `outrigger_grpc_requests_total` counts {count:.0} calls by method")
         });
+        let build = if self.debug_build {
+            " This is a debug build: a release build costs a fraction."
+        } else {
+            ""
+        };
         let rate = self.view.calls() as f64 / self.view.elapsed.as_secs_f64().max(1.0);
         format!(
-            "Cost: {cpu} of the proxy's CPU for each of {} calls at {rate:.0} a second (its admin pages, read twice a second, included), {} of memory{labelled}.",
+            "Cost: {cpu} of the proxy's CPU for each of {} calls at {rate:.0} a second (its admin pages, read twice a second, included), {} of memory{labelled}.{build}",
             self.view.calls(),
             megabytes(self.view.cost.rss),
         )
@@ -262,6 +269,7 @@ mod tests {
                 acked: Duration::from_millis(1),
             },
             labelled_requests: None,
+            debug_build: false,
             view,
         }
     }
@@ -295,6 +303,22 @@ mod tests {
         assert!(
             text.contains("50 µs of the proxy's CPU for each of 100 calls"),
             "{text}"
+        );
+    }
+
+    #[test]
+    fn the_cost_says_what_it_is_the_cost_of() {
+        let mut run = findings();
+        assert!(run.about_cost().ends_with("12.0 MB of memory."));
+        (run.labelled_requests, run.debug_build) = (Some(100.0), true);
+        let cost = run.about_cost();
+        assert!(
+            cost.contains("`outrigger_grpc_requests_total` counts 100 calls by method."),
+            "{cost}"
+        );
+        assert!(
+            cost.ends_with("a release build costs a fraction."),
+            "{cost}"
         );
     }
 

@@ -154,7 +154,7 @@ fn xds_line(view: &View) -> String {
         "not connected"
     };
     format!(
-        "xDS  {types}   refused {}   {connected}",
+        "xDS  {types}   NACKs {}   {connected}",
         view.progress.nacks.len()
     )
 }

@@ -58,7 +58,7 @@ fn a_run_loses_no_call_and_tells_each_step() {
         );
     }
     assert!(
-        text.contains(" 0 were lost.") && text.contains("it was seen open, and closed after"),
+        text.contains(", 0 lost.") && text.contains("it was seen open, and closed after"),
         "{text}"
     );
     assert!(
