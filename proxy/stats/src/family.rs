@@ -6,7 +6,7 @@ use ahash::{AHashMap, AHashSet};
 use parking_lot::Mutex;
 
 use crate::entry::{CounterEntry, GaugeEntry, HistogramEntry};
-use crate::format::escape_label;
+use crate::format::{escape_label, shortest};
 use crate::handle::{Counter, Gauge, Histogram};
 use crate::histogram::Unit;
 use crate::prometheus::{buckets, push_label};
@@ -236,7 +236,7 @@ impl FamilyCore {
                     interval: Default::default(),
                     bounds: bounds.into(),
                 };
-                buckets(out, name, labels, &row);
+                buckets(out, name, labels, &row, shortest);
             }
             (Entry::Histogram(_), _) => {}
         }

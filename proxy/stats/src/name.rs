@@ -1,9 +1,10 @@
 //! Names of stats.
 
-/// A name as it may stand in the output: without a dot at its end, `://` and `:/` as `_`,
+/// A name as it may stand in the output: without a dot at either end, `://` and `:/` as `_`,
 /// and no control characters, which would break a line.
 pub fn sanitize(name: &str) -> String {
     let name = name.strip_suffix('.').unwrap_or(name);
+    let name = name.strip_prefix('.').unwrap_or(name);
     let name = name.replace("://", "_").replace(":/", "_");
     name.chars()
         .map(|c| if c.is_control() { '_' } else { c })

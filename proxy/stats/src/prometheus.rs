@@ -124,19 +124,26 @@ fn histogram(out: &mut String, name: &str, labels: &str, value: &RowValue) {
     let RowValue::Histogram(row) = value else {
         return;
     };
-    buckets(out, name, labels, row);
+    buckets(out, name, labels, row, |value| general(value, DIGITS));
 }
 
 /// The lines of a histogram: one a bucket, then the sum and the count.
-pub(crate) fn buckets(out: &mut String, name: &str, labels: &str, row: &HistogramRow) {
+/// `number` writes the bounds and the sum.
+pub(crate) fn buckets(
+    out: &mut String,
+    name: &str,
+    labels: &str,
+    row: &HistogramRow,
+    number: fn(f64) -> String,
+) {
     let comma = if labels.is_empty() { "" } else { "," };
     let counts = row.cumulative.cumulative(row.unit, &row.bounds);
     for (bound, count) in row.bounds.iter().zip(counts) {
-        let bound = general(*bound, DIGITS);
+        let bound = number(*bound);
         *out += &format!("{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}\n");
     }
     let count = row.cumulative.count();
-    let sum = general(row.cumulative.sum(row.unit), DIGITS);
+    let sum = number(row.cumulative.sum(row.unit));
     *out += &format!("{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}\n");
     *out += &format!("{name}_sum{{{labels}}} {sum}\n");
     *out += &format!("{name}_count{{{labels}}} {count}\n");
