@@ -272,7 +272,7 @@ fn is_of_another_version(line: &[u8]) -> bool {
     match (target, version, words.next()) {
         (Some(_), None, None) => true,
         (Some(_), Some([b'H', b'T', b'T', b'P', b'/', a, b'.', b]), None) => {
-            a.is_ascii_digit() && b.is_ascii_digit()
+            a.is_ascii_digit() && b.is_ascii_digit() && !matches!((a, b), (b'1', b'0' | b'1'))
         }
         _ => false,
     }

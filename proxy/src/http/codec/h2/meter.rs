@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
 use parking_lot::Mutex;
@@ -93,8 +93,7 @@ pub(super) struct Meter {
     pub(super) heads_too_large: AtomicU64,
     pub(super) underscores_dropped: AtomicU64,
     pub(super) underscores_rejected: AtomicU64,
-    unread_total: AtomicU32,
-    unread: Mutex<HashMap<u32, u32, ahash::RandomState>>,
+    unread: Mutex<Unread>,
     ended: Mutex<VecDeque<u32>>,
     flood: Mutex<Option<Flood>>,
 }
@@ -121,41 +120,61 @@ impl Meter {
 
     /// A stream whose unread frames are to be counted.
     pub(super) fn open(&self, stream: u32) {
-        self.unread.lock().insert(stream, 0);
+        let mut unread = self.unread.lock();
+        let early = unread.early.remove(&stream).unwrap_or_default();
+        unread.open.insert(stream, early);
+        unread.last = unread.last.max(stream);
+    }
+
+    /// All streams that `h2` took are open by now: what came early for others
+    /// was dropped by it.
+    pub(super) fn forget_early(&self) {
+        let mut unread = self.unread.lock();
+        if !unread.early.is_empty() {
+            let dropped: u32 = unread.early.drain().map(|(_, n)| n).sum();
+            unread.total -= dropped;
+        }
     }
 
     /// Streams that are open on our side.
     pub(super) fn streams(&self) -> usize {
-        self.unread.lock().len()
+        self.unread.lock().open.len()
     }
 
     /// A stream is gone, and its unread frames with it.
     pub(super) fn close(&self, stream: u32) {
-        if let Some(n) = self.unread.lock().remove(&stream) {
-            self.unread_total.fetch_sub(n, Relaxed);
+        let mut unread = self.unread.lock();
+        if let Some(n) = unread.open.remove(&stream) {
+            unread.total -= n;
         }
     }
 
     /// A DATA frame of `len` bytes was read from its stream.
     pub(super) fn read(&self, stream: u32, len: usize) {
-        if len < SMALL
-            && let Some(n) = self.unread.lock().get_mut(&stream)
+        if len >= SMALL {
+            return;
+        }
+        let mut unread = self.unread.lock();
+        if let Some(n) = unread.open.get_mut(&stream)
             && *n > 0
         {
             *n -= 1;
-            self.unread_total.fetch_sub(1, Relaxed);
+            unread.total -= 1;
         }
     }
 
-    /// A small DATA frame came in; how many wait now.
+    /// A small DATA frame came in; how many wait now on the connection.
     fn arrived(&self, stream: u32) -> u32 {
-        match self.unread.lock().get_mut(&stream) {
-            Some(n) => {
-                *n += 1;
-                self.unread_total.fetch_add(1, Relaxed) + 1
-            }
-            None => 0,
+        let mut unread = self.unread.lock();
+        if let Some(n) = unread.open.get_mut(&stream) {
+            *n += 1;
+        } else if stream > unread.last {
+            *unread.early.entry(stream).or_default() += 1;
+        } else {
+            return 0;
         }
+        unread.total += 1;
+        unread.total
     }
 
     fn remember_end(&self, stream: u32) {
@@ -170,6 +189,18 @@ impl Meter {
     pub(super) fn was_ended(&self, stream: u32) -> bool {
         self.ended.lock().contains(&stream)
     }
+}
+
+/// Small DATA frames that wait, by stream.
+#[derive(Debug, Default)]
+struct Unread {
+    open: HashMap<u32, u32, ahash::RandomState>,
+    /// Of streams that were not handed out yet.
+    early: HashMap<u32, u32, ahash::RandomState>,
+    /// The highest stream that was opened: frames of a lower one that is not
+    /// open are dropped by `h2`.
+    last: u32,
+    total: u32,
 }
 
 /// A frame as far as it matters here.

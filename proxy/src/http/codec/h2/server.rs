@@ -126,6 +126,7 @@ impl ServerConnection {
                             return Poll::Ready(None);
                         }
                         Poll::Pending => {
+                            self.meter.forget_early();
                             ready!(self.poll_keepalive(cx));
                             self.state = State::Closed;
                             return Poll::Ready(Some(Err(ConnError::KeepaliveTimeout)));
