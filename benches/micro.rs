@@ -18,6 +18,9 @@ stat_set! {
 }
 
 fn main() {
+    if !outrigger_bench::runs_as_bench() {
+        return;
+    }
     // Cargo passes --bench to every bench it runs.
     let filters: Vec<String> = std::env::args()
         .skip(1)

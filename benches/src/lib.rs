@@ -32,3 +32,13 @@ pub mod process;
 pub mod report;
 pub mod rows;
 pub mod subject;
+
+/// Whether cargo runs this program as a bench. As a test (`cargo test --all-targets`) it has nothing to
+/// do: a measurement takes minutes, and says nothing without optimisation.
+pub fn runs_as_bench() -> bool {
+    let asked = std::env::args().any(|a| a == "--bench");
+    if !asked {
+        println!("nothing is measured: run this with cargo bench, or with --bench");
+    }
+    asked
+}
