@@ -8,7 +8,8 @@ use outrigger_types::{Buffer, Headers, RequestHead, ResetReason, ResponseHead, S
 
 use super::body::{Decoder, Framing};
 use super::encode::{self, Outgoing};
-use super::head::{Asked, ParsedResponse, Scan, parse_response};
+use super::head::{Asked, ParsedResponse, parse_response};
+use super::locate::Scan;
 use super::options::Options;
 use super::send::Sending;
 use super::wire::Wire;

@@ -1,6 +1,6 @@
 //! HTTP/1: our own codec over `httparse`, downstream and upstream.
 //!
-//! [`head`] and [`body`] are sans-IO: bytes in, heads and body events out, so
+//! [`locate`], [`head`] and [`body`] are sans-IO: bytes in, heads and body events out, so
 //! that tables and random chunking can test them. [`wire`] holds what waits to
 //! be read and written on a connection. [`ServerConnection`] and
 //! [`ClientConnection`] put the three together; each is its own stream, as
@@ -13,6 +13,7 @@ mod body;
 mod client;
 mod encode;
 mod head;
+mod locate;
 mod options;
 mod send;
 mod server;

@@ -10,7 +10,8 @@ use outrigger_types::{
 
 use super::body::{Decoder, Framing};
 use super::encode::{self, Outgoing, ResponseContext};
-use super::head::{Asked, ParsedRequest, Scan, parse_request};
+use super::head::{Asked, ParsedRequest, parse_request};
+use super::locate::Scan;
 use super::options::{H1Error, Options};
 use super::send::Sending;
 use super::wire::Wire;

@@ -5,7 +5,8 @@ use outrigger_types::{Protocol, Scheme, names};
 use proptest::prelude::*;
 
 use crate::http::codec::h1::body::{Decoder, Framing};
-use crate::http::codec::h1::head::{Asked, ParsedRequest, Scan, parse_request, parse_response};
+use crate::http::codec::h1::head::{Asked, ParsedRequest, parse_request, parse_response};
+use crate::http::codec::h1::locate::Scan;
 use crate::http::codec::h1::{H1Error, Options};
 use crate::http::codec::{BodyEvent, UnderscoresAction};
 
