@@ -132,7 +132,10 @@ impl Walk {
         let value = self.wire(merged(values))?;
         match &value {
             Some(value) => self.value(field, &rules, value.as_value()),
-            None if rules.is_required() => self.broken("value is required"),
+            // A rule on a member of a oneof speaks of it only when it is the one.
+            None if rules.is_required() && field.oneof().is_none() => {
+                self.broken("value is required")
+            }
             None if field.has_presence() => Ok(()),
             None => self.rule(rules.check(field, number::default(field.kind()))),
         }

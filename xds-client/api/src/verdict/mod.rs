@@ -22,9 +22,11 @@ use crate::scan::{Descend, ScanError, Trail, Visitor, scan};
 use crate::schema::{self, EnumValue, Field, Kind, Message};
 use crate::wire::Value;
 
+mod census;
 mod format;
 mod table;
 
+pub use census::{Found, census};
 pub use table::{Entry, entries};
 
 /// Why what has no line is rejected.
@@ -57,15 +59,28 @@ fn needs_no_line(message: Message) -> bool {
     message.is_map_entry() || message.name().starts_with("google.protobuf.")
 }
 
+/// The line that speaks for a field.
+fn line_of(field: Field) -> Option<Verdict> {
+    let message = field.parent().name();
+    table::find(&[message, ".", field.name()]).or_else(|| table::find(&[message, ".*"]))
+}
+
+/// Whether the tables speak of a field.
+pub fn has_line(field: Field) -> bool {
+    field.parent().well_known().is_some() || line_of(field).is_some()
+}
+
+/// Whether the tables speak of a message inside an `Any`.
+pub fn type_has_line(message: Message) -> bool {
+    needs_no_line(message) || table::find(&["type:", message.name()]).is_some()
+}
+
 /// The verdict on a field.
 pub fn of_field(field: Field) -> Verdict {
-    let message = field.parent();
-    if needs_no_line(message) || message.well_known().is_some() {
+    if needs_no_line(field.parent()) || field.parent().well_known().is_some() {
         return Verdict::Supported;
     }
-    table::find(&[message.name(), ".", field.name()])
-        .or_else(|| table::find(&[message.name(), ".*"]))
-        .unwrap_or(Verdict::Rejected(NOT_SUPPORTED))
+    line_of(field).unwrap_or(Verdict::Rejected(NOT_SUPPORTED))
 }
 
 /// The verdict on a value of the enum of that full name.
