@@ -273,10 +273,11 @@ impl ClientConnection {
     /// Ready when an idle connection is dead: closed, or the upstream sent what
     /// it was not asked for.
     pub fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.wire.poll_flush(cx).is_ready() && !self.wire.input.is_empty() {
-            return Poll::Ready(());
+        // What is still to be written does not matter: a failure shows in the read.
+        let _ = self.wire.poll_flush(cx);
+        if self.wire.input.is_empty() {
+            let _ = ready!(self.wire.poll_fill(cx));
         }
-        let _ = ready!(self.wire.poll_fill(cx));
         self.keep_alive = false;
         Poll::Ready(())
     }

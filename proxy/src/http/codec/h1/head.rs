@@ -8,8 +8,7 @@ use outrigger_types::{Headers, Protocol, RequestHead, ResponseHead, Scheme, Stat
 
 use super::body::Framing;
 use super::locate::{
-    Field, Found, Layout, Scan, end_of_head, fields, is_known, layout_request, layout_response,
-    take_head,
+    Field, Layout, Scan, end_of_head, fields, is_known, layout_request, layout_response, take_head,
 };
 use super::options::{H1Error, Options};
 use crate::http::codec::UnderscoresAction;
@@ -45,8 +44,8 @@ pub(super) fn parse_request(
         return Ok(None);
     }
     match take_head(buf, scan, options, layout_request)? {
-        Found::Partial => Ok(None),
-        Found::Head(bytes, layout) => build_request(&bytes, layout, options).map(Some),
+        None => Ok(None),
+        Some((bytes, layout)) => build_request(&bytes, layout, options).map(Some),
     }
 }
 
@@ -314,8 +313,8 @@ pub(super) fn parse_response(
     options: &Options,
 ) -> Result<Option<ParsedResponse>, H1Error> {
     match take_head(buf, scan, options, layout_response)? {
-        Found::Partial => Ok(None),
-        Found::Head(bytes, layout) => build_response(&bytes, layout, asked, options).map(Some),
+        None => Ok(None),
+        Some((bytes, layout)) => build_response(&bytes, layout, asked, options).map(Some),
     }
 }
 

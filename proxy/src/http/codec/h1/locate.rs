@@ -124,11 +124,8 @@ pub(super) fn layout_response(buf: &[u8], limit: usize) -> Result<Option<Layout>
     }
 }
 
-/// What one look at the bytes gave.
-pub(super) enum Found {
-    Partial,
-    Head(Bytes, Layout),
-}
+/// A whole head and where its parts are; none if it is not whole yet.
+pub(super) type Found = Option<(Bytes, Layout)>;
 
 type Locate = fn(&[u8], usize) -> Result<Option<Layout>, httparse::Error>;
 
@@ -141,7 +138,7 @@ pub(super) fn take_head(
 ) -> Result<Found, H1Error> {
     let partial = |buf: &BytesMut| match buf.len() > options.max_headers_bytes {
         true => Err(H1Error::TOO_LARGE),
-        false => Ok(Found::Partial),
+        false => Ok(None),
     };
     if !scan.worth_parsing(buf) {
         return partial(buf);
@@ -150,7 +147,7 @@ pub(super) fn take_head(
         Ok(Some(layout)) if layout.len > options.max_headers_bytes => Err(H1Error::TOO_LARGE),
         Ok(Some(layout)) => {
             *scan = Scan::default();
-            Ok(Found::Head(buf.split_to(layout.len).freeze(), layout))
+            Ok(Some((buf.split_to(layout.len).freeze(), layout)))
         }
         Ok(None) => {
             scan.wait(buf);
@@ -167,7 +164,7 @@ pub(super) fn take_head(
             *scan = Scan::default();
             let mended = mend(&buf.split_to(len));
             match locate(&mended, options.max_headers_count) {
-                Ok(Some(layout)) if layout.len == mended.len() => Ok(Found::Head(mended, layout)),
+                Ok(Some(layout)) if layout.len == mended.len() => Ok(Some((mended, layout))),
                 Ok(_) => Err(H1Error::CODEC),
                 Err(error) => Err(refusal(error, &mended)),
             }
