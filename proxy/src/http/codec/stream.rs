@@ -218,3 +218,22 @@ impl ClientStream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moves_between_threads<T: Send>() {}
+
+    #[test]
+    fn streams_and_connections_are_send_and_small() {
+        moves_between_threads::<ServerStream>();
+        moves_between_threads::<ClientStream>();
+        moves_between_threads::<h2::ServerConnection>();
+        moves_between_threads::<h2::ClientDriver>();
+        moves_between_threads::<h2::ClientHandle>();
+        assert_eq!(size_of::<ServerStream>(), 16);
+        assert_eq!(size_of::<ClientStream>(), 16);
+        assert!(size_of::<BodyEvent>() <= 48);
+    }
+}
