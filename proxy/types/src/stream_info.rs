@@ -81,6 +81,8 @@ pub struct ConnectionInfo {
     pub filter_chain_name: Arc<str>,
     /// The listener's metadata, if it has any.
     pub listener_metadata: Option<Arc<Metadata>>,
+    /// The filter chain's metadata, if it has any.
+    pub filter_chain_metadata: Option<Arc<Metadata>>,
 }
 
 /// Points in time, relative to [`StreamInfo::start`]; none until it happened.
@@ -88,12 +90,16 @@ pub struct ConnectionInfo {
 pub struct StreamTimes {
     /// Last byte of the request received.
     pub last_downstream_rx: Option<Duration>,
+    /// Whole head of the request received.
+    pub downstream_rx_head: Option<Duration>,
     /// First byte of the request sent upstream.
     pub first_upstream_tx: Option<Duration>,
     /// Last byte of the request sent upstream.
     pub last_upstream_tx: Option<Duration>,
     /// First byte of the response received.
     pub first_upstream_rx: Option<Duration>,
+    /// First byte of the response's body received.
+    pub first_upstream_rx_body: Option<Duration>,
     /// Last byte of the response received.
     pub last_upstream_rx: Option<Duration>,
     /// First byte of the response sent downstream.
@@ -149,6 +155,8 @@ pub struct UpstreamInfo {
     pub connect_end: Option<Instant>,
     /// When its TLS handshake ended.
     pub handshake_end: Option<Instant>,
+    /// When the attempt asked the pool for a connection.
+    pub request_start: Option<Instant>,
     /// When the pool gave the stream a connection.
     pub pool_ready: Option<Instant>,
     /// The chosen host's metadata, if it has any.

@@ -1,142 +1,131 @@
 //! Command operators: `%NAME(arguments):length%` in access logs, local replies
 //! and added headers, compiled once and evaluated per stream.
+//!
+//! See "Substitution Formatter" in Envoy's configuration reference.
+
+mod coalesce;
+mod context;
+mod duration;
+mod header;
+mod json;
+mod metadata;
+mod operator;
+mod parse;
+mod plain;
+mod time;
+mod value;
 
 use std::fmt;
 use std::sync::Arc;
 
-use outrigger_types::{Headers, RequestHead, ResponseHead, StreamInfo};
+pub use context::{AccessLogType, FormatContext};
+pub use json::JsonFormat;
 
-/// What made a log entry (`%ACCESS_LOG_TYPE%`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum AccessLogType {
-    /// Not from an access log.
-    #[default]
-    NotSet,
-    /// The end of an HTTP stream.
-    DownstreamEnd,
-    /// The end of a TCP connection.
-    TcpConnectionEnd,
-}
-
-/// What operators read.
-#[derive(Clone, Copy, Debug)]
-pub struct FormatContext<'a> {
-    /// What is known of the stream.
-    pub info: &'a StreamInfo,
-    /// The head of the request, if it was read.
-    pub request: Option<&'a RequestHead>,
-    /// The head of the response, if there is one.
-    pub response: Option<&'a ResponseHead>,
-    /// The response's trailers, if there are any.
-    pub trailers: Option<&'a Headers>,
-    /// `%LOCAL_REPLY_BODY%`; empty unless a local reply is being made.
-    pub local_reply_body: &'a [u8],
-    /// `%ACCESS_LOG_TYPE%`
-    pub access_log_type: AccessLogType,
-}
-
-impl<'a> FormatContext<'a> {
-    /// A context with nothing but the stream's facts.
-    pub fn new(info: &'a StreamInfo) -> Self {
-        Self {
-            info,
-            request: None,
-            response: None,
-            trailers: None,
-            local_reply_body: b"",
-            access_log_type: AccessLogType::NotSet,
-        }
-    }
-}
+use operator::Operator;
 
 /// How a format is compiled.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FormatOptions {
-    /// An absent value is an empty string instead of `-`
-    /// (`omit_empty_values`, and always so in added headers).
+    /// An absent value is an empty string instead of `-` in text, and is left
+    /// out of JSON (`omit_empty_values`). Added headers always have it so.
     pub omit_empty_values: bool,
+    /// `%REQ_WITHOUT_QUERY%` is known: the extension
+    /// `envoy.formatter.req_without_query` is among the formatters.
+    pub req_without_query: bool,
 }
 
 /// A compiled format string. Cloning is cheap.
 #[derive(Clone)]
 pub struct Format {
-    source: Arc<str>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    source: Box<str>,
+    tokens: Box<[Token]>,
+    /// The text, if there is no operator.
+    literal: Option<Box<str>>,
+    absent: &'static [u8],
+}
+
+/// One piece of a format.
+#[derive(Debug)]
+enum Token {
+    Literal(Box<str>),
+    Operator(Operator),
 }
 
 impl Format {
     /// Compiles a format string.
     ///
     /// # Errors
-    /// An operator that is unknown or malformed, with what is wrong.
+    /// An operator that is unknown or malformed, in Envoy's words.
     pub fn parse(text: &str, options: &FormatOptions) -> Result<Self, String> {
-        let _ = options;
+        let tokens = parse::tokens(text, options)?;
+        let literal = match &*tokens {
+            [] => Some("".into()),
+            [Token::Literal(literal)] => Some(literal.clone()),
+            _ => None,
+        };
         Ok(Self {
-            source: text.into(),
+            inner: Arc::new(Inner {
+                source: text.into(),
+                tokens: tokens.into(),
+                literal,
+                absent: if options.omit_empty_values { b"" } else { b"-" },
+            }),
         })
     }
 
     /// A format that is `text` as it stands; `%` means nothing in it.
     pub fn literal(text: &str) -> Self {
         Self {
-            source: text.into(),
+            inner: Arc::new(Inner {
+                source: text.into(),
+                tokens: Box::new([Token::Literal(text.into())]),
+                literal: Some(text.into()),
+                absent: b"",
+            }),
         }
     }
 
-    /// The text if the format has no operator.
+    /// The text if the format has no operator: it is the same for every stream.
     pub fn as_literal(&self) -> Option<&str> {
-        Some(&self.source)
+        self.inner.literal.as_deref()
     }
 
     /// The format as it was written.
     pub fn as_str(&self) -> &str {
-        &self.source
+        &self.inner.source
     }
 
     /// Appends the text for a stream.
     pub fn append_to(&self, out: &mut Vec<u8>, context: &FormatContext<'_>) {
-        let _ = context;
-        out.extend_from_slice(self.source.as_bytes());
+        for token in &*self.inner.tokens {
+            match token {
+                Token::Literal(text) => out.extend_from_slice(text.as_bytes()),
+                Token::Operator(operator) => {
+                    let value = operator.evaluate(context);
+                    if !value.append_text(out, operator.max_length()) {
+                        let end = operator.max_length().unwrap_or(1);
+                        let absent = self.inner.absent;
+                        out.extend_from_slice(&absent[..end.min(absent.len())]);
+                    }
+                }
+            }
+        }
     }
 }
 
 impl fmt::Debug for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Format").field(&self.source).finish()
+        f.debug_tuple("Format").field(&self.as_str()).finish()
     }
 }
 
 impl PartialEq for Format {
     fn eq(&self, other: &Self) -> bool {
-        self.source == other.source
-    }
-}
-
-/// A compiled JSON format: one object for a stream. Cloning is cheap.
-#[derive(Clone, Debug)]
-pub struct JsonFormat {
-    root: Arc<serde_json::Value>,
-}
-
-impl JsonFormat {
-    /// Compiles an object whose strings are formats.
-    ///
-    /// # Errors
-    /// As [`Format::parse`], with the key.
-    pub fn parse(
-        object: &serde_json::Map<String, serde_json::Value>,
-        options: &FormatOptions,
-    ) -> Result<Self, String> {
-        let _ = options;
-        Ok(Self {
-            root: Arc::new(serde_json::Value::Object(object.clone())),
-        })
-    }
-
-    /// Appends the object for a stream, and a newline.
-    pub fn append_to(&self, out: &mut Vec<u8>, context: &FormatContext<'_>) {
-        let _ = context;
-        out.extend_from_slice(self.root.to_string().as_bytes());
-        out.push(b'\n');
+        self.as_str() == other.as_str() && self.inner.absent == other.inner.absent
     }
 }
 
@@ -147,3 +136,6 @@ pub fn default_access_log_format() -> &'static str {
      %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" \
      \"%REQ(X-REQUEST-ID)%\" \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\"\n"
 }
+
+#[cfg(test)]
+mod tests;
