@@ -2,7 +2,7 @@
 
 use filter_api::ConfigError;
 use prost::Message;
-use xds_api::json::typed_struct_bytes;
+use xds_api::json::from_struct;
 use xds_api::scan::any_parts;
 use xds_api::schema::message_by_url;
 
@@ -45,11 +45,11 @@ impl Typed {
         let Some(message) = message_by_url(type_url) else {
             return Err(ConfigError::new(format!("unknown type \"{type_url}\"")));
         };
-        let (bytes, _unknown) = typed_struct_bytes(message, value)
+        let parsed = from_struct(message, value)
             .map_err(|error| ConfigError::field(error.path.to_string(), error.reason))?;
         Ok(Self {
             name: name.to_owned(),
-            bytes,
+            bytes: parsed.bytes,
         })
     }
 

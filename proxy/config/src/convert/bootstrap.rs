@@ -9,9 +9,9 @@ use filter_api::ConfigError;
 use super::access_log::access_logs;
 use super::any::{Typed, extension};
 use super::common::address;
+use super::discovery::resolver;
 use super::endpoint::locality_name;
-use super::matcher::string;
-use super::path::{Within, duration_or, each, non_empty, optional, refuse, required};
+use super::path::{Within, duration_or, each, optional, refuse, required};
 use super::runtime_layer::layers;
 use super::source::{api, config_source};
 use super::stats::stats_config;
@@ -79,7 +79,7 @@ fn convert(message: pb::Bootstrap) -> Result<BootstrapConfig> {
         node_context_params: _,
         static_resources: _,
         dynamic_resources,
-        cluster_manager,
+        cluster_manager: _,
         hds_config: _,
         flags_path: _,
         stats_sinks: _,
@@ -93,15 +93,15 @@ fn convert(message: pb::Bootstrap) -> Result<BootstrapConfig> {
         admin: admin_message,
         overload_manager,
         enable_dispatcher_stats: _,
-        header_prefix,
+        header_prefix: _,
         stats_server_version_override: _,
         use_tcp_for_dns_lookups: _,
         dns_resolution_config: _,
-        typed_dns_resolver_config: _,
+        typed_dns_resolver_config,
         bootstrap_extensions,
         fatal_actions: _,
         config_sources: _,
-        default_config_source,
+        default_config_source: _,
         default_socket_interface: _,
         certificate_provider_instances: _,
         inline_headers: _,
@@ -114,9 +114,14 @@ fn convert(message: pb::Bootstrap) -> Result<BootstrapConfig> {
         grpc_async_client_manager_config: _,
         memory_allocator_manager: _,
         enable_worker_cpu_affinity: _,
-        stats_flush,
+        stats_flush: _,
         stats_eviction: _,
     } = message;
+    optional(
+        "typed_dns_resolver_config",
+        typed_dns_resolver_config,
+        resolver,
+    )?;
     let dynamic = dynamic(dynamic_resources).within("dynamic_resources")?;
     each(
         "bootstrap_extensions",
@@ -139,7 +144,6 @@ fn convert(message: pb::Bootstrap) -> Result<BootstrapConfig> {
             defaults::STATS_FLUSH_INTERVAL,
         )?,
         stats: stats_config(stats).within("stats_config")?,
-        local_cluster: cluster_manager.and_then(local_cluster),
         max_downstream_connections: optional(
             "overload_manager",
             overload_manager,
@@ -148,16 +152,6 @@ fn convert(message: pb::Bootstrap) -> Result<BootstrapConfig> {
         .flatten(),
         log_format: optional("application_log_config", application_log_config, log_format)?
             .flatten(),
-        header_prefix: non_empty(header_prefix).unwrap_or_else(|| defaults::HEADER_PREFIX.into()),
-        stats_flush_on_admin: matches!(
-            stats_flush,
-            Some(parts::StatsFlush::StatsFlushOnAdmin(true))
-        ),
-        default_config_source: optional(
-            "default_config_source",
-            default_config_source,
-            config_source,
-        )?,
     })
 }
 
@@ -208,27 +202,16 @@ fn dynamic(message: Option<parts::DynamicResources>) -> Result<Dynamic> {
     })
 }
 
-fn local_cluster(message: pb::ClusterManager) -> Option<Arc<str>> {
-    let pb::ClusterManager {
-        local_cluster_name,
-        outlier_detection: _,
-        upstream_bind_config: _,
-        load_stats_config: _,
-        enable_deferred_cluster_creation: _,
-    } = message;
-    non_empty(local_cluster_name)
-}
-
 /// Without an address there is no admin endpoint.
 fn admin(message: pb::Admin) -> Result<Option<AdminConfig>> {
     let pb::Admin {
         access_log,
         access_log_path,
-        profile_path,
+        profile_path: _,
         address: address_message,
         socket_options: _,
-        ignore_global_conn_limit,
-        allow_paths,
+        ignore_global_conn_limit: _,
+        allow_paths: _,
     } = message;
     let mut access_logs = access_logs("access_log", access_log)?;
     if !access_log_path.is_empty() {
@@ -240,10 +223,6 @@ fn admin(message: pb::Admin) -> Result<Option<AdminConfig>> {
     Ok(Some(AdminConfig {
         address: address(at).within("address")?,
         access_logs,
-        profile_path: non_empty(profile_path)
-            .unwrap_or_else(|| defaults::ADMIN_PROFILE_PATH.into()),
-        ignore_global_conn_limit,
-        allow_paths: each("allow_paths", allow_paths, string)?,
     }))
 }
 

@@ -3,6 +3,7 @@
 
 use filter_api::ConfigError;
 use prost::Message;
+use xds_api::validate::validate;
 use xds_api::verdict::{self, Report};
 
 use super::path::Within;
@@ -48,6 +49,8 @@ pub(super) fn entry<M: Message + Default, T>(
 
 /// Validation rules first, as Envoy does, then what is not supported here.
 fn examine(type_name: &str, bytes: &[u8], cx: &ConvertContext<'_>) -> Result<Report> {
+    validate(type_name, bytes)
+        .map_err(|violation| refusal(&violation.path.to_string(), violation.rule))?;
     let report = verdict::check(type_name, bytes, "")
         .map_err(|error| refusal(&error.path.to_string(), error.reason))?;
     let mut refused: Vec<(String, String)> = report

@@ -8,7 +8,7 @@ use super::discovery::{Dns, discovery};
 use super::filter_chain::transport_socket;
 use super::http_protocol_options::{Deprecated, http_options};
 use super::lb_policy::{Policy, common_lb, policy};
-use super::path::{Within, each, non_empty, optional, refuse, u32_or};
+use super::path::{Within, each, must_be_off, non_empty, optional, refuse, u32_or};
 use super::structure::metadata;
 use super::{ConvertContext, Converted, Result, check, defaults};
 use crate::ir::{ClusterConfig, TcpKeepalive};
@@ -72,15 +72,15 @@ fn convert(message: pb::Cluster) -> Result<ClusterConfig> {
         protocol_selection,
         upstream_connection_options,
         close_connections_on_host_health_failure,
-        ignore_health_on_host_removal,
+        ignore_health_on_host_removal: _,
         filters: _,
         load_balancing_policy,
         lrs_server: _,
         lrs_report_endpoint_metrics: _,
-        track_timeout_budgets,
+        track_timeout_budgets: _,
         upstream_config: _,
-        track_cluster_stats,
-        preconnect_policy,
+        track_cluster_stats: _,
+        preconnect_policy: _,
         connection_pool_per_downstream_connection,
         queuing_policies: _,
         cluster_discovery_type,
@@ -119,7 +119,6 @@ fn convert(message: pb::Cluster) -> Result<ClusterConfig> {
         typed: load_balancing_policy,
         common: &mut lb_common,
     })?;
-    let tracked = track_cluster_stats.unwrap_or_default();
     Ok(ClusterConfig {
         discovery: discovery(
             &name,
@@ -147,11 +146,7 @@ fn convert(message: pb::Cluster) -> Result<ClusterConfig> {
         bind_source: optional("upstream_bind_config", upstream_bind_config, bind_source)?.flatten(),
         metadata: metadata(metadata_message),
         close_connections_on_host_health_failure,
-        ignore_health_on_host_removal,
         connection_pool_per_downstream_connection,
-        per_upstream_preconnect_ratio: preconnect(preconnect_policy).within("preconnect_policy")?,
-        track_timeout_budgets: track_timeout_budgets || tracked.timeout_budgets,
-        track_request_response_sizes: tracked.request_response_sizes,
     })
 }
 
@@ -192,13 +187,14 @@ fn connection_options(message: Option<pb::UpstreamConnectionOptions>) -> Option<
 fn bind_source(message: core::BindConfig) -> Result<Option<SocketAddr>> {
     let core::BindConfig {
         source_address,
-        freebind: _,
+        freebind,
         socket_options: _,
         extra_source_addresses: _,
         additional_source_addresses: _,
         local_address_selector: _,
         validate_network_namespaces: _,
     } = message;
+    must_be_off("freebind", freebind)?;
     let Some(source) = source_address else {
         return Ok(None);
     };
@@ -208,22 +204,5 @@ fn bind_source(message: core::BindConfig) -> Result<Option<SocketAddr>> {
     match place(message).within("source_address")? {
         Place::Resolved(address) => Ok(address.socket_addr()),
         Place::Name(name, _) => Err(malformed(&name).within("source_address")),
-    }
-}
-
-fn preconnect(message: Option<pb::cluster::PreconnectPolicy>) -> Result<f64> {
-    let pb::cluster::PreconnectPolicy {
-        per_upstream_preconnect_ratio,
-        predictive_preconnect_ratio: _,
-        preconnect_enabled_metadata: _,
-    } = message.unwrap_or_default();
-    let ratio = per_upstream_preconnect_ratio.map_or(defaults::PRECONNECT_RATIO, |n| n.value);
-    if (1.0..=3.0).contains(&ratio) {
-        Ok(ratio)
-    } else {
-        refuse(
-            "per_upstream_preconnect_ratio",
-            "value must be inside range [1, 3]",
-        )
     }
 }

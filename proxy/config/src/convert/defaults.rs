@@ -11,8 +11,6 @@ pub const PER_CONNECTION_BUFFER_LIMIT: u32 = 1 << 20;
 /// `Listener.tcp_backlog_size`: `net.core.somaxconn` where it can be read, else
 /// this.
 pub const TCP_BACKLOG: u32 = 128;
-/// `Listener.listener_filters_timeout`: 15 s.
-pub const LISTENER_FILTERS_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// `HttpConnectionManager.server_name`.
 pub const SERVER_NAME: &str = "envoy";
@@ -95,8 +93,6 @@ pub const SLOW_START_AGGRESSION: f64 = 1.0;
 pub const SLOW_START_MIN_WEIGHT: f64 = 10.0;
 /// `ClusterLoadAssignment.Policy.overprovisioning_factor`, per cent.
 pub const OVERPROVISIONING_FACTOR: u32 = 140;
-/// `PreconnectPolicy.per_upstream_preconnect_ratio`.
-pub const PRECONNECT_RATIO: f64 = 1.0;
 
 /// `ConfigSource.initial_fetch_timeout`: 15 s.
 pub const INITIAL_FETCH_TIMEOUT: Duration = Duration::from_secs(15);
@@ -106,7 +102,3 @@ pub const XDS_RETRY_BASE: Duration = Duration::from_millis(500);
 pub const XDS_RETRY_MAX: Duration = Duration::from_secs(30);
 /// `Bootstrap.stats_flush_interval`: 5 s.
 pub const STATS_FLUSH_INTERVAL: Duration = Duration::from_secs(5);
-/// `Bootstrap.header_prefix`.
-pub const HEADER_PREFIX: &str = "x-envoy";
-/// `Admin.profile_path`.
-pub const ADMIN_PROFILE_PATH: &str = "/var/log/envoy/envoy.prof";

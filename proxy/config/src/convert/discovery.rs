@@ -151,7 +151,7 @@ fn failure_rate(base: Option<wkt::Duration>, max: Option<wkt::Duration>) -> Resu
 
 /// The system's resolvers are asked, whichever library would ask them; options
 /// that say to ask others have verdicts of their own.
-fn resolver(config: core::TypedExtensionConfig) -> Result<()> {
+pub(super) fn resolver(config: core::TypedExtensionConfig) -> Result<()> {
     let typed = super::any::extension(config).within("typed_config")?;
     match typed.name.as_str() {
         "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig"

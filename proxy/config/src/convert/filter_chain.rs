@@ -1,5 +1,6 @@
 //! Filter chains of a listener: criteria, network filters, transport socket.
 
+use std::sync::Arc;
 
 use filter_api::ConfigError;
 use prost::Message;
@@ -7,7 +8,7 @@ use prost::Message;
 use super::any::Typed;
 use super::common::cidr;
 use super::hcm::hcm;
-use super::path::{Within, each, optional, port, refuse, timeout_or, unknown_enum};
+use super::path::{Within, each, must_be_off, optional, port, refuse, timeout_or, unknown_enum};
 use super::structure::metadata;
 use super::{ConvertContext, Result};
 use crate::ir::{FilterChainConfig, FilterChainMatchConfig, NetworkTerminal, SourceType};
@@ -27,13 +28,14 @@ pub(super) fn filter_chain(
     let pb::FilterChain {
         filter_chain_match,
         filters,
-        use_proxy_proto: _,
+        use_proxy_proto,
         metadata: metadata_message,
         transport_socket: socket,
         transport_socket_connect_timeout,
         name,
     } = message;
     optional("transport_socket", socket, transport_socket)?;
+    must_be_off("use_proxy_proto", use_proxy_proto)?;
     Ok(FilterChainConfig {
         name: name.into(),
         matches: optional("filter_chain_match", filter_chain_match, criteria)?.unwrap_or_default(),

@@ -7,21 +7,19 @@ use super::any::Typed;
 use super::common::{cidr, common_http, http1, http2};
 use super::filters::filters;
 use super::local_reply::local_reply;
-use super::matcher::percent;
 use super::path::{
-    Within, bool_or, duration_or, each, non_empty, optional, refuse, required, timeout_or, u32_or,
+    Within, bool_or, duration_or, each, non_empty, refuse, required, timeout_or, u32_or,
     unknown_enum,
 };
 use super::route::{Origin, table};
 use super::source::required_source;
 use super::{ConvertContext, Result, defaults};
 use crate::ir::{
-    CidrRange, CodecType, EscapedSlashesAction, ForwardClientCert, ForwardProtoPorts, HcmConfig,
-    RouteSource, ServerHeaderTransformation, StripPort, TracingSampling, UpgradeConfig,
+    CidrRange, CodecType, EscapedSlashesAction, ForwardClientCert, HcmConfig, RouteSource,
+    ServerHeaderTransformation, StripPort, UpgradeConfig,
 };
 use crate::pb::envoy::config::core::v3 as core;
 use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
-use crate::pb::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
 use pb::http_connection_manager as parts;
 
 /// Converts an HCM. Long because the message is: every field stands here once.
@@ -34,7 +32,7 @@ pub(super) fn hcm(
         stat_prefix,
         http_filters,
         add_user_agent,
-        tracing,
+        tracing: _,
         common_http_protocol_options,
         http1_safe_max_connection_duration: _,
         http_protocol_options,
@@ -85,7 +83,7 @@ pub(super) fn hcm(
         append_x_forwarded_port,
         append_local_overload: _,
         add_proxy_protocol_connection_state: _,
-        forward_proto_config,
+        forward_proto_config: _,
         route_specifier,
         strip_port_mode,
     } = message;
@@ -96,7 +94,7 @@ pub(super) fn hcm(
     let (filters, router) = filters(http_filters, &format!("http.{stat_prefix}."), cx)?;
     let stream_error = bool_or(stream_error_on_invalid_http_message, false);
     let (internal_addresses, internal_unix_sockets) = internal(internal_address_config)?;
-    let (pack_trace_reason, use_request_id_for_trace_sampling) = request_id(request_id_extension)?;
+    request_id(request_id_extension)?;
     let (scheme_overwrite, scheme_match_upstream) = scheme(scheme_header_transformation)?;
     let log = log_options(access_log_options)?;
     Ok(HcmConfig {
@@ -144,8 +142,6 @@ pub(super) fn hcm(
         generate_request_id: bool_or(generate_request_id, true),
         preserve_external_request_id,
         always_set_request_id_in_response,
-        pack_trace_reason,
-        use_request_id_for_trace_sampling,
         forward_client_cert: forward_client_cert(forward_client_cert_details)?,
         proxy_100_continue,
         represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
@@ -163,8 +159,6 @@ pub(super) fn hcm(
             log.interval,
         )?,
         append_x_forwarded_port,
-        forward_proto_ports: forward_proto(forward_proto_config)?,
-        tracing: optional("tracing", tracing, sampling)?,
     })
 }
 
@@ -271,29 +265,19 @@ fn internal(message: Option<parts::InternalAddressConfig>) -> Result<(Vec<CidrRa
     Ok((ranges, unix_sockets))
 }
 
-/// Whether the id says if the request is traced, and whether samples are drawn
-/// from it.
-fn request_id(message: Option<pb::RequestIdExtension>) -> Result<(bool, bool)> {
+/// There is one kind of id, the UUID; its options are about tracing.
+fn request_id(message: Option<pb::RequestIdExtension>) -> Result<()> {
     let Some(config) = message.and_then(|message| message.typed_config) else {
-        return Ok((true, true));
+        return Ok(());
     };
-    let decode = |typed: Typed| match typed.name.as_str() {
-        "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig" => {
-            typed.decode::<UuidRequestIdConfig>()
-        }
+    let known = |typed: Typed| match typed.name.as_str() {
+        "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig" => Ok(()),
         _ => typed.unsupported("request id extension"),
     };
-    let UuidRequestIdConfig {
-        pack_trace_reason,
-        use_request_id_for_trace_sampling,
-    } = Typed::unpack(config)
-        .and_then(decode)
+    Typed::unpack(config)
+        .and_then(known)
         .within("typed_config")
-        .within("request_id_extension")?;
-    Ok((
-        bool_or(pack_trace_reason, true),
-        bool_or(use_request_id_for_trace_sampling, true),
-    ))
+        .within("request_id_extension")
 }
 
 fn forward_client_cert(number: i32) -> Result<ForwardClientCert> {
@@ -355,45 +339,5 @@ fn log_options(message: Option<parts::HcmAccessLogOptions>) -> Result<LogOptions
     Ok(LogOptions {
         interval,
         on_new_request: flush_access_log_on_new_request,
-    })
-}
-
-fn forward_proto(message: Option<pb::ForwardProtoConfig>) -> Result<ForwardProtoPorts> {
-    let pb::ForwardProtoConfig {
-        https_destination_ports,
-        http_destination_ports,
-    } = message.unwrap_or_default();
-    let ports = |name: &str, list: Vec<u32>| {
-        each(name, list, super::path::port).within("forward_proto_config")
-    };
-    Ok(ForwardProtoPorts {
-        https: ports("https_destination_ports", https_destination_ports)?,
-        http: ports("http_destination_ports", http_destination_ports)?,
-    })
-}
-
-/// Sampling shows in the request id; spans are not exported, so that a provider
-/// is refused.
-fn sampling(message: parts::Tracing) -> Result<TracingSampling> {
-    let parts::Tracing {
-        client_sampling,
-        random_sampling,
-        overall_sampling,
-        verbose: _,
-        max_path_tag_length: _,
-        custom_tags: _,
-        provider,
-        spawn_upstream_span: _,
-        operation: _,
-        upstream_operation: _,
-        no_context_propagation: _,
-    } = message;
-    if provider.is_some() {
-        return refuse("provider", "is not supported");
-    }
-    Ok(TracingSampling {
-        client: percent("client_sampling", client_sampling, 100.0)?,
-        random: percent("random_sampling", random_sampling, 100.0)?,
-        overall: percent("overall_sampling", overall_sampling, 100.0)?,
     })
 }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use filter_api::ConfigError;
 use outrigger_types::Address;
@@ -12,11 +11,11 @@ use super::any::Typed;
 use super::common::{address, tcp_keepalive};
 use super::filter_chain::filter_chain;
 use super::path::{
-    Within, bool_or, duration, each, non_empty, optional, refuse, required, u32_or, unknown_enum,
+    Within, bool_or, each, must_be_off, non_empty, optional, refuse, required, u32_or, unknown_enum,
 };
 use super::structure::metadata;
 use super::{ConvertContext, Converted, Result, check, defaults};
-use crate::ir::{FilterChainConfig, ListenerConfig, ListenerFilterConfig, TrafficDirection};
+use crate::ir::{FilterChainConfig, ListenerConfig, TrafficDirection};
 use crate::pb::envoy::config::core::v3 as core;
 use crate::pb::envoy::config::listener::v3 as pb;
 
@@ -44,7 +43,7 @@ fn convert(message: pb::Listener, cx: &ConvertContext<'_>) -> Result<ListenerCon
         filter_chains,
         fcds_config: _,
         filter_chain_matcher: _,
-        use_original_dst: _,
+        use_original_dst,
         default_filter_chain,
         per_connection_buffer_limit_bytes,
         per_connection_buffer_high_watermark_timeout: _,
@@ -52,10 +51,10 @@ fn convert(message: pb::Listener, cx: &ConvertContext<'_>) -> Result<ListenerCon
         deprecated_v1,
         drain_type,
         listener_filters,
-        listener_filters_timeout,
-        continue_on_listener_filters_timeout,
-        transparent: _,
-        freebind: _,
+        listener_filters_timeout: _,
+        continue_on_listener_filters_timeout: _,
+        transparent,
+        freebind,
         socket_options: _,
         tcp_fast_open_queue_length: _,
         traffic_direction,
@@ -74,6 +73,14 @@ fn convert(message: pb::Listener, cx: &ConvertContext<'_>) -> Result<ListenerCon
         tcp_keepalive: keepalive,
         listener_specifier: _,
     } = message;
+    each("listener_filters", listener_filters, listener_filter)?;
+    for (name, flag) in [
+        ("use_original_dst", use_original_dst),
+        ("transparent", transparent),
+        ("freebind", freebind),
+    ] {
+        must_be_off(name, flag)?;
+    }
     let ipv4_compat = wants_ipv4_compat(main_address.as_ref());
     let deprecated_bind = deprecated_v1.and_then(|old| old.bind_to_port);
     let default_chain = optional("default_filter_chain", default_filter_chain, |message| {
@@ -94,9 +101,6 @@ fn convert(message: pb::Listener, cx: &ConvertContext<'_>) -> Result<ListenerCon
             per_connection_buffer_limit_bytes,
             defaults::PER_CONNECTION_BUFFER_LIMIT,
         ),
-        listener_filters: each("listener_filters", listener_filters, listener_filter)?,
-        listener_filters_timeout: filters_timeout(listener_filters_timeout)?,
-        continue_on_listener_filters_timeout,
         access_logs: access_logs("access_log", access_log)?,
         traffic_direction: direction(traffic_direction)?,
         drain_modify_only: drain_modify_only(drain_type)?,
@@ -112,14 +116,6 @@ fn system_backlog() -> u32 {
         .ok()
         .and_then(|text| text.trim().parse().ok())
         .unwrap_or(defaults::TCP_BACKLOG)
-}
-
-fn filters_timeout(
-    message: Option<crate::pb::google::protobuf::Duration>,
-) -> Result<Option<Duration>> {
-    let timeout = duration("listener_filters_timeout", message)?
-        .unwrap_or(defaults::LISTENER_FILTERS_TIMEOUT);
-    Ok(Some(timeout).filter(|timeout| !timeout.is_zero()))
 }
 
 fn wants_ipv4_compat(message: Option<&core::Address>) -> bool {
@@ -161,39 +157,23 @@ fn drain_modify_only(number: i32) -> Result<bool> {
     }
 }
 
-fn listener_filter(message: pb::ListenerFilter) -> Result<ListenerFilterConfig> {
+/// There is none yet that could be configured.
+fn listener_filter(message: pb::ListenerFilter) -> Result<()> {
     use pb::listener_filter::ConfigType;
     let pb::ListenerFilter {
         name,
         filter_disabled: _,
         config_type,
     } = message;
-    let config = match config_type {
-        Some(ConfigType::TypedConfig(config)) => config,
-        Some(ConfigType::ConfigDiscovery(_)) => {
-            return refuse("config_discovery", "is not supported");
-        }
-        None => {
-            return refuse(
-                "typed_config",
-                format!("listener filter \"{name}\" has none"),
-            );
-        }
-    };
-    Typed::unpack(config)
-        .and_then(inspector)
-        .within("typed_config")
-}
-
-fn inspector(typed: Typed) -> Result<ListenerFilterConfig> {
-    match typed.name.as_str() {
-        "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector" => {
-            Ok(ListenerFilterConfig::TlsInspector)
-        }
-        "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector" => {
-            Ok(ListenerFilterConfig::HttpInspector)
-        }
-        _ => typed.unsupported("listener filter"),
+    match config_type {
+        Some(ConfigType::TypedConfig(config)) => Typed::unpack(config)
+            .and_then(|typed| typed.unsupported("listener filter"))
+            .within("typed_config"),
+        Some(ConfigType::ConfigDiscovery(_)) => refuse("config_discovery", "is not supported"),
+        None => refuse(
+            "typed_config",
+            format!("listener filter \"{name}\" has none"),
+        ),
     }
 }
 

@@ -108,6 +108,14 @@ pub(super) fn bool_or(field: Option<wkt::BoolValue>, default: bool) -> bool {
     field.map_or(default, |wrapped| wrapped.value)
 }
 
+/// A flag that may be there as long as it is off.
+pub(super) fn must_be_off(name: &str, field: Option<wkt::BoolValue>) -> Result<()> {
+    match bool_or(field, false) {
+        true => refuse(name, "is not supported"),
+        false => Ok(()),
+    }
+}
+
 /// A string, none if it is empty.
 pub(super) fn non_empty<T: From<String>>(text: String) -> Option<T> {
     (!text.is_empty()).then(|| text.into())

@@ -9,7 +9,7 @@ use super::body::data_source;
 use super::filters::overrides;
 use super::forward::forward;
 use super::header_mutation::mutations;
-use super::matcher::{headers, regex_rewrite};
+use super::matcher::regex_rewrite;
 use super::path::{
     Within, bool_or, each, non_empty, optional, refuse, required, status, unknown_enum,
 };
@@ -19,7 +19,7 @@ use super::structure::metadata;
 use super::{ConvertContext, Result};
 use crate::ir::{
     DecoratorConfig, PathMatchConfig, PathRedirect, RedirectConfig, RouteActionConfig, RouteConfig,
-    SchemeRedirect, TlsRequirement, VirtualClusterConfig, VirtualHostConfig,
+    SchemeRedirect, TlsRequirement, VirtualHostConfig,
 };
 use crate::pb::envoy::config::route::v3 as pb;
 use crate::pb::google::protobuf as wkt;
@@ -36,7 +36,7 @@ pub(super) fn virtual_host(
         routes,
         matcher: _,
         require_tls,
-        virtual_clusters,
+        virtual_clusters: _,
         rate_limits: _,
         request_headers_to_add,
         request_headers_to_remove,
@@ -85,7 +85,6 @@ pub(super) fn virtual_host(
         )?,
         filter_overrides: overrides(typed_per_filter_config, cx)?,
         metadata: metadata(metadata_message),
-        virtual_clusters: each("virtual_clusters", virtual_clusters, virtual_cluster)?,
     })
 }
 
@@ -116,23 +115,6 @@ fn body_limit(old: Option<wkt::UInt32Value>, new: Option<wkt::UInt64Value>) -> R
         ),
         (old, new) => Ok(new.map(|n| n.value).or(old.map(|n| n.value.into()))),
     }
-}
-
-fn virtual_cluster(message: pb::VirtualCluster) -> Result<VirtualClusterConfig> {
-    let pb::VirtualCluster {
-        headers: matchers,
-        name,
-    } = message;
-    if name.is_empty() {
-        return refuse("name", "value length must be at least 1 characters");
-    }
-    if matchers.is_empty() {
-        return refuse("headers", "virtual clusters must define 'headers'");
-    }
-    Ok(VirtualClusterConfig {
-        name: name.into(),
-        headers: headers("headers", matchers)?,
-    })
 }
 
 fn route(message: pb::Route, max_body: u32, cx: &ConvertContext<'_>) -> Result<RouteConfig> {

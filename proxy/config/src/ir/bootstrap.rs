@@ -35,20 +35,11 @@ pub struct BootstrapConfig {
     pub stats_flush_interval: Duration,
     /// Tags and the matcher.
     pub stats: StatsConfig,
-    /// The local cluster's name, for zone-aware routing.
-    pub local_cluster: Option<Arc<str>>,
     /// Most downstream connections in the process; none for any number.
     pub max_downstream_connections: Option<u64>,
     /// Format of the process's log (`application_log_config`); none for the
     /// command line's.
     pub log_format: Option<LogFormatConfig>,
-    /// Prefix of the proxy's own headers; `x-envoy` by default.
-    pub header_prefix: Arc<str>,
-    /// Flush stats to the sinks only when the admin page is asked
-    /// (`stats_flush_on_admin`).
-    pub stats_flush_on_admin: bool,
-    /// Where other resources come from that name no source.
-    pub default_config_source: Option<ConfigSourceConfig>,
 }
 
 /// Format of the process's log.
@@ -81,12 +72,6 @@ pub struct AdminConfig {
     pub address: Address,
     /// Its access logs.
     pub access_logs: Vec<AccessLogConfig>,
-    /// Where `/cpuprofiler` writes.
-    pub profile_path: Arc<str>,
-    /// Its connections do not count against the limit of the process.
-    pub ignore_global_conn_limit: bool,
-    /// Paths that are served; empty for all.
-    pub allow_paths: Vec<crate::matcher::StringMatcher>,
 }
 
 /// One layer of the runtime.

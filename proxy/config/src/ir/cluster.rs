@@ -47,16 +47,8 @@ pub struct ClusterConfig {
     pub metadata: Option<Arc<Metadata>>,
     /// Close a host's connections as soon as it is unhealthy.
     pub close_connections_on_host_health_failure: bool,
-    /// Remove a host that discovery dropped even while it is healthy.
-    pub ignore_health_on_host_removal: bool,
     /// Give each downstream connection upstream connections of its own.
     pub connection_pool_per_downstream_connection: bool,
-    /// Connections to open ahead of need, per request. Default 1.0.
-    pub per_upstream_preconnect_ratio: f64,
-    /// Whether histograms of timeout budgets are kept.
-    pub track_timeout_budgets: bool,
-    /// Whether sizes of heads and bodies are kept.
-    pub track_request_response_sizes: bool,
 }
 
 /// How hosts are found.

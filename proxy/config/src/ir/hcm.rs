@@ -84,11 +84,6 @@ pub struct HcmConfig {
     pub preserve_external_request_id: bool,
     /// Answer with the id too.
     pub always_set_request_id_in_response: bool,
-    /// Rewrite the id so that it says whether the request is traced. Default
-    /// true.
-    pub pack_trace_reason: bool,
-    /// Draw trace samples from the id. Default true.
-    pub use_request_id_for_trace_sampling: bool,
     /// What becomes of XFCC.
     pub forward_client_cert: ForwardClientCert,
     /// Pass 100-continue on instead of answering it here.
@@ -115,12 +110,6 @@ pub struct HcmConfig {
     pub access_log_flush_interval: Option<Duration>,
     /// Append `x-forwarded-port`.
     pub append_x_forwarded_port: bool,
-    /// Ports whose requests are `https` for `x-forwarded-proto`, and those that
-    /// are `http`; of requests on other ports the transport decides.
-    pub forward_proto_ports: ForwardProtoPorts,
-    /// How many requests are traced, which shows in `x-request-id`; none when
-    /// tracing is off.
-    pub tracing: Option<TracingSampling>,
 }
 
 /// `CodecType`
@@ -147,26 +136,6 @@ pub enum RouteSource {
         /// The name asked for.
         name: Arc<str>,
     },
-}
-
-/// Ports that decide `x-forwarded-proto` (`ForwardProtoConfig`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ForwardProtoPorts {
-    /// Ports of the local address whose requests are `https`.
-    pub https: Vec<u16>,
-    /// Ports of the local address whose requests are `http`.
-    pub http: Vec<u16>,
-}
-
-/// How many requests are traced (`HttpConnectionManager.Tracing`), per cent.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct TracingSampling {
-    /// Of those with `x-client-trace-id`. Default 100.
-    pub client: f64,
-    /// Of all others. Default 100.
-    pub random: f64,
-    /// Of what the two let through. Default 100.
-    pub overall: f64,
 }
 
 /// One filter of the chain.

@@ -33,12 +33,6 @@ pub struct ListenerConfig {
     pub default_filter_chain: Option<Arc<FilterChainConfig>>,
     /// Soft limit on a connection's buffers, bytes. Default 1 MiB.
     pub per_connection_buffer_limit: u32,
-    /// What looks at a connection before its chain is chosen, in order.
-    pub listener_filters: Vec<ListenerFilterConfig>,
-    /// How long they may take; none for any time. Default 15 s.
-    pub listener_filters_timeout: Option<Duration>,
-    /// Go on without them when that time is over, instead of closing.
-    pub continue_on_listener_filters_timeout: bool,
     /// Listener access logs.
     pub access_logs: Vec<AccessLogConfig>,
     /// INBOUND, OUTBOUND or neither.
@@ -51,16 +45,6 @@ pub struct ListenerConfig {
     pub ignore_global_conn_limit: bool,
     /// Metadata.
     pub metadata: Option<Arc<Metadata>>,
-}
-
-/// A listener filter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ListenerFilterConfig {
-    /// Finds out whether the connection begins with TLS, its server name and its
-    /// ALPN (`tls_inspector`).
-    TlsInspector,
-    /// Finds out whether plain text is HTTP/1 or HTTP/2 (`http_inspector`).
-    HttpInspector,
 }
 
 /// `TrafficDirection`

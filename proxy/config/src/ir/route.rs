@@ -96,17 +96,6 @@ pub struct VirtualHostConfig {
     pub filter_overrides: FilterOverrides,
     /// Metadata.
     pub metadata: Option<Arc<Metadata>>,
-    /// Stats by matched request.
-    pub virtual_clusters: Vec<VirtualClusterConfig>,
-}
-
-/// `virtual_clusters`: requests counted apart.
-#[derive(Clone, Debug)]
-pub struct VirtualClusterConfig {
-    /// Its name in stats.
-    pub name: Arc<str>,
-    /// Which requests; all must match.
-    pub headers: Vec<HeaderMatcher>,
 }
 
 /// `TlsRequirementType`
