@@ -1,9 +1,11 @@
 //! Rewrites what `xds-api` checks in: the schema table, the overlay's message code and the support matrix.
+//!
+//! `xds-api-generator [schema | matrix | bad FOLDER]`; without a word, the first two.
 
 use std::path::Path;
 use std::process::ExitCode;
 
-use xds_api_generator::{Error, matrix, messages, sources, table};
+use xds_api_generator::{Error, bad_bootstraps, matrix, messages, sources, table};
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     std::fs::write(path, bytes).map_err(|source| Error::Io {
@@ -23,16 +25,29 @@ fn generate_schema() -> Result<(), Error> {
     Ok(())
 }
 
+/// Writes the bad bootstraps into a folder, to be tried by hand.
+fn write_bad(folder: &str) -> Result<(), Error> {
+    for (index, bad) in bad_bootstraps().into_iter().enumerate() {
+        println!("{index}: {}", bad.name);
+        write(
+            &Path::new(folder).join(format!("{index}.json")),
+            bad.text.as_bytes(),
+        )?;
+    }
+    Ok(())
+}
+
 fn run() -> Result<(), Error> {
     match std::env::args().nth(1).as_deref() {
         Some("schema") => generate_schema(),
+        Some("bad") => write_bad(std::env::args().nth(2).as_deref().unwrap_or(".")),
         Some("matrix") => write(&matrix::path(), matrix::render().as_bytes()),
         None => {
             generate_schema()?;
             write(&matrix::path(), matrix::render().as_bytes())
         }
         Some(other) => Err(Error::Table(format!(
-            "{other:?} is neither `schema` nor `matrix`"
+            "{other:?} is neither `schema`, `matrix` nor `bad`"
         ))),
     }
 }

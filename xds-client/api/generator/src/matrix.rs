@@ -1,15 +1,121 @@
 //! The support matrix, written from the verdict tables.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use xds_api::schema;
+use xds_api::verdict::{Entry, Verdict, entries};
+
 use crate::sources::workspace_dir;
+
+/// What stands above the tables.
+const HEAD: &str = "\
+# Support matrix
+
+Every field of Envoy's v3 API has one of three verdicts:
+
+* **supported**: it takes effect as in Envoy;
+* **ignored**: it has no effect on traffic here, and is listed by `--mode validate`;
+* **rejected**: it would change matching, security or routing, so the resource that holds it is refused, by name.
+
+A field that is not listed is rejected, and so is a message inside an `Any` that is not listed. `*` stands for the
+fields of a message that have no line of their own. Fields that the schema of Envoy 1.40 does not know are reported, and
+refused inside the messages listed under *strict*.
+
+Generated from `xds-client/api/verdicts` by `cargo run -p xds-api-generator -- matrix`.
+";
 
 /// Where the matrix is checked in.
 pub fn path() -> PathBuf {
     workspace_dir().join("docs/support-matrix.md")
 }
 
+/// The part of a key that is a message (or an enum), and the part that is a field (or a value).
+fn split(key: &str) -> (&str, &str) {
+    match key.strip_prefix("type:") {
+        Some(message) => (message, "(as an extension)"),
+        None => key.rsplit_once('.').unwrap_or((key, "")),
+    }
+}
+
+fn describe(verdict: Option<Verdict>) -> (&'static str, &'static str) {
+    match verdict {
+        None => ("strict", ""),
+        Some(Verdict::Supported) => ("supported", ""),
+        Some(Verdict::Ignored(reason)) => ("ignored", reason),
+        Some(Verdict::Rejected(reason)) => ("rejected", reason),
+    }
+}
+
+/// How many lines have each verdict.
+fn counts(lines: &[Entry]) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for line in lines {
+        *counts.entry(describe(line.verdict).0).or_default() += 1;
+    }
+    let parts: Vec<String> = counts
+        .iter()
+        .map(|(word, count)| format!("{count} {word}"))
+        .collect();
+    parts.join(", ")
+}
+
 /// The matrix as Markdown.
 pub fn render() -> String {
-    String::new()
+    let mut topics: BTreeMap<&str, Vec<Entry>> = BTreeMap::new();
+    for entry in entries() {
+        topics.entry(entry.topic).or_default().push(entry);
+    }
+    let mut out = HEAD.to_owned();
+    for (topic, lines) in topics {
+        let _ = write!(
+            out,
+            "\n## {}\n\n{}.\n",
+            topic.replace('_', " "),
+            counts(&lines)
+        );
+        let mut message = "";
+        for line in lines {
+            let (mine, field) = split(line.key);
+            if mine != message {
+                message = mine;
+                let _ = write!(
+                    out,
+                    "\n### `{message}`\n\n| field | verdict | why |\n|---|---|---|\n"
+                );
+            }
+            let (word, reason) = describe(line.verdict);
+            let _ = writeln!(
+                out,
+                "| `{field}` | {word} | {} |",
+                reason.replace('|', "\\|")
+            );
+        }
+    }
+    out
+}
+
+/// Keys of the verdict tables that mean nothing in the schema.
+pub fn unknown_keys() -> Vec<&'static str> {
+    entries()
+        .into_iter()
+        .map(|entry| entry.key)
+        .filter(|key| !is_known(key))
+        .collect()
+}
+
+fn is_known(key: &str) -> bool {
+    if let Some(message) = key.strip_prefix("type:") {
+        return schema::message(message).is_some();
+    }
+    if schema::message(key).is_some() {
+        return true;
+    }
+    let (owner, part) = key.rsplit_once('.').unwrap_or_default();
+    if part == "*" {
+        return schema::messages().any(|message| message.name().starts_with(owner));
+    }
+    schema::message(owner).is_some_and(|message| message.field_by_name(part).is_some())
+        || schema::enumeration(owner).is_some_and(|kind| kind.value_by_name(part).is_some())
 }

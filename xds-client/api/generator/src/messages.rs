@@ -13,7 +13,7 @@ use crate::sources::{Sources, api_dir, read};
 const TABLE_ONLY: [&str; 2] = ["envoy/extensions/", "envoy/type/"];
 
 /// What the published crate has already: packages, and messages of packages that the overlay adds to.
-const EXTERNAL: [(&str, &str); 13] = [
+const EXTERNAL: [(&str, &str); 14] = [
     (".google.protobuf", "::envoy_types::pb::google::protobuf"),
     (".google.api", "::envoy_types::pb::google::api"),
     (".cel.expr", "::envoy_types::pb::cel::expr"),
@@ -23,27 +23,31 @@ const EXTERNAL: [(&str, &str); 13] = [
     (".xds.core", "::envoy_types::pb::xds::core"),
     (
         ".xds.type.v3.CelExpression",
-        "::envoy_types::pb::xds::type::v3::CelExpression",
+        "::envoy_types::pb::xds::r#type::v3::CelExpression",
     ),
     (
         ".xds.type.v3.CelExtractString",
-        "::envoy_types::pb::xds::type::v3::CelExtractString",
+        "::envoy_types::pb::xds::r#type::v3::CelExtractString",
     ),
     (
         ".xds.type.matcher.v3.Matcher",
-        "::envoy_types::pb::xds::type::matcher::v3::Matcher",
+        "::envoy_types::pb::xds::r#type::matcher::v3::Matcher",
+    ),
+    (
+        ".xds.type.matcher.v3.Matcher.OnMatch",
+        "::envoy_types::pb::xds::r#type::matcher::v3::matcher::OnMatch",
     ),
     (
         ".xds.type.matcher.v3.RegexMatcher",
-        "::envoy_types::pb::xds::type::matcher::v3::RegexMatcher",
+        "::envoy_types::pb::xds::r#type::matcher::v3::RegexMatcher",
     ),
     (
         ".xds.type.matcher.v3.StringMatcher",
-        "::envoy_types::pb::xds::type::matcher::v3::StringMatcher",
+        "::envoy_types::pb::xds::r#type::matcher::v3::StringMatcher",
     ),
     (
         ".xds.type.matcher.v3.ListStringMatcher",
-        "::envoy_types::pb::xds::type::matcher::v3::ListStringMatcher",
+        "::envoy_types::pb::xds::r#type::matcher::v3::ListStringMatcher",
     ),
 ];
 
