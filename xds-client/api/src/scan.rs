@@ -180,7 +180,6 @@ impl<'a> Walk<'a, '_> {
         match message.well_known() {
             Some(WellKnown::Any) => self.any(bytes),
             Some(WellKnown::TypedStruct) => self.typed_struct(bytes),
-            Some(WellKnown::Struct | WellKnown::Value | WellKnown::ListValue) => Ok(()),
             _ if field.is_map() => self.map_value(message, bytes),
             _ => self.message(message, bytes),
         }
@@ -228,7 +227,6 @@ impl<'a> Walk<'a, '_> {
         match message.well_known() {
             Some(WellKnown::Any) => self.any(bytes),
             Some(WellKnown::TypedStruct) => self.typed_struct(bytes),
-            Some(WellKnown::Struct | WellKnown::Value | WellKnown::ListValue) => Ok(()),
             _ => self.message(message, bytes),
         }
     }

@@ -23,6 +23,8 @@ fn walk(type_name: &str, bytes: &[u8]) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn any_bytes_end(bytes: Vec<u8>, which in 0..TYPES.len()) {
         walk(TYPES[which], &bytes);

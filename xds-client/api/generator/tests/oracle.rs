@@ -59,6 +59,28 @@ fn oracle_json(message: &DynamicMessage) -> Json {
         .expect("it serializes")
 }
 
+/// Finds the first place where two values differ.
+fn same(path: &str, ours: &Json, oracle: &Json) {
+    match (ours, oracle) {
+        (Json::Object(left), Json::Object(right)) => {
+            assert!(
+                left.keys().eq(right.keys()),
+                "{path}: {:?} {:?}",
+                left.keys(),
+                right.keys()
+            );
+            left.iter()
+                .for_each(|(name, value)| same(&format!("{path}/{name}"), value, &right[name]));
+        }
+        (Json::Array(left), Json::Array(right)) if left.len() == right.len() => {
+            left.iter()
+                .zip(right)
+                .for_each(|(left, right)| same(&format!("{path}[]"), left, right));
+        }
+        _ => assert_eq!(ours, oracle, "{path}"),
+    }
+}
+
 #[test]
 fn agrees_with_the_oracle_on_what_istiod_sends() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/fixtures/istio");
@@ -75,15 +97,15 @@ fn agrees_with_the_oracle_on_what_istiod_sends() {
         let descriptor = pool().get_message_by_name(type_name).expect(type_name);
         let oracle = DynamicMessage::deserialize(descriptor, value.clone()).expect(name);
         let ours = json::from_json(type_name, &value).expect(name);
-        assert!(
-            decode(type_name, &ours.bytes) == oracle,
-            "{name}: the messages differ"
+        // As JSON, for the bytes inside an `Any` may hold maps in another order.
+        let decoded = decode(type_name, &ours.bytes);
+        same(
+            name,
+            &normal(&oracle_json(&decoded)),
+            &normal(&oracle_json(&oracle)),
         );
         let back = json::to_json(type_name, &oracle.encode_to_vec()).expect(name);
-        assert!(
-            normal(&back) == normal(&oracle_json(&oracle)),
-            "{name}: the JSON differs"
-        );
+        same(name, &normal(&back), &normal(&oracle_json(&oracle)));
     }
 }
 
@@ -114,6 +136,10 @@ fn the_table_holds_what_the_descriptors_hold() {
             assert_eq!(message.field_by_name(field.name()), Some(field));
         }
     }
+}
+
+fn is_any(message: Message) -> bool {
+    message.well_known() == Some(WellKnown::Any)
 }
 
 /// A plain generator of numbers: the property tests shrink its seed.
@@ -179,6 +205,8 @@ impl Dice {
 
     fn field(&mut self, field: Field, depth: u32, out: &mut Vec<u8>) {
         match field.kind() {
+            // The oracle has no JSON for an `Any` of no type.
+            Kind::Message(message) if is_any(message) => {}
             Kind::Message(message) => {
                 let bytes = self.message(message, depth + 1);
                 wire::put_bytes(out, field.number(), &bytes);
@@ -191,7 +219,7 @@ impl Dice {
     fn message(&mut self, message: Message, depth: u32) -> Vec<u8> {
         let mut out = Vec::new();
         match message.well_known() {
-            Some(WellKnown::Any | WellKnown::TypedStruct) => return out,
+            Some(WellKnown::TypedStruct) => return out,
             Some(WellKnown::Duration | WellKnown::Timestamp) => {
                 wire::put_varint_field(&mut out, 1, self.roll(1 << 32));
                 wire::put_varint_field(&mut out, 2, self.roll(1_000_000_000));
@@ -215,6 +243,15 @@ impl Dice {
                 continue;
             }
             oneofs.extend(field.oneof());
+            let holds_any = |message: Message| {
+                message.is_map_entry()
+                    && message
+                        .fields()
+                        .any(|part| part.message().is_some_and(is_any))
+            };
+            if field.message().is_some_and(holds_any) {
+                continue;
+            }
             let times = if field.is_repeated() && !field.is_map() {
                 1 + self.roll(2)
             } else {
@@ -227,7 +264,7 @@ impl Dice {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn wire_to_json_and_back_keeps_the_message(seed: u64, which in 0..TYPES.len()) {
@@ -236,9 +273,9 @@ proptest! {
         let value = json::to_json(type_name, &bytes).expect("to JSON");
         let back = json::from_json(type_name, &value).expect("from JSON");
         prop_assert_eq!(&back.unknown, &vec![]);
-        let oracle = decode(type_name, &bytes);
-        prop_assert!(decode(type_name, &back.bytes) == oracle, "{value}");
-        prop_assert_eq!(normal(&value), normal(&oracle_json(&oracle)));
+        let oracle = normal(&oracle_json(&decode(type_name, &bytes)));
+        prop_assert_eq!(normal(&value), oracle.clone());
+        prop_assert_eq!(normal(&oracle_json(&decode(type_name, &back.bytes))), oracle);
     }
 
     #[test]
