@@ -283,6 +283,7 @@ async fn receive_h1(reader: &mut Reader, exchange: &Arc<Exchange>, method: &str)
     match result {
         Ok(true) => exchange.update(|seen| seen.ended = true),
         Ok(false) => exchange.broke("cut short"),
+        Err(e) if h1::describe(&e) == "closed" => exchange.broke("cut short"),
         Err(e) => exchange.broke(&h1::describe(&e)),
     }
 }

@@ -57,7 +57,7 @@ pub struct Seen {
     pub trailers: Option<Fields>,
     /// The message ended as its framing says.
     pub ended: bool,
-    /// How the peer broke off, before or after the end: `RST 8`, `closed`, `connection reset`.
+    /// How the peer broke off, before or after the end: `RST 8`, `closed`.
     pub broken: Option<String>,
 }
 

@@ -191,11 +191,12 @@ pub fn write_head(line: &str, fields: &Fields) -> Vec<u8> {
     out.into_bytes()
 }
 
-/// How a socket error shows in a report.
+/// How a socket error shows in a report. A peer that closes with unread bytes in its
+/// socket resets the connection, so whether one sees a reset or an end is chance.
 #[must_use]
 pub fn describe(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => "connection reset".to_owned(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => "closed".to_owned(),
         _ => error.to_string(),
     }
 }

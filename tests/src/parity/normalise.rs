@@ -44,12 +44,21 @@ impl Normaliser {
         out
     }
 
+    /// A time left, rounded up so that what has passed since does not show.
+    fn rounded(value: &str) -> String {
+        match value.parse::<u64>() {
+            Ok(ms) => ms.div_ceil(100).saturating_mul(100).to_string(),
+            Err(_) => value.to_owned(),
+        }
+    }
+
     /// A header field as one line.
     #[must_use]
     pub fn field(&self, name: &str, value: &str) -> String {
         let whole = HEADERS.iter().find(|(known, _)| name.eq_ignore_ascii_case(known));
         let value = match whole {
             Some((_, mark)) => (*mark).to_owned(),
+            None if name == "x-envoy-expected-rq-timeout-ms" => Self::rounded(value),
             None if value.len() > 600 => crate::values::show_bytes(value.as_bytes()),
             None => self.text(&value.escape_default().to_string().replace("\\\"", "\"").replace("\\'", "'")),
         };
