@@ -1,0 +1,7 @@
+//! The conversions as their users see them: bytes in, configuration or error out.
+
+mod defaults;
+mod hostile;
+mod istio;
+mod refusals;
+mod support;
