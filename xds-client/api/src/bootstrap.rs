@@ -83,6 +83,11 @@ pub fn load(
     }
     if let Some(yaml) = overlay_yaml {
         add_json(&mut loaded, &text::parse_yaml(yaml)?)?;
+        if file.is_some_and(|file| file.format != Format::Binary) {
+            // Written anew, so that what the overlay replaced is gone.
+            loaded.bytes =
+                json::from_json(BOOTSTRAP, &json::to_json(BOOTSTRAP, &loaded.bytes)?)?.bytes;
+        }
     }
     match loaded.unknown.first() {
         Some(first) if !options.allow_unknown => Err(LoadError::Value(first.clone())),

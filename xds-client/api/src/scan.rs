@@ -316,8 +316,8 @@ fn check_kind(field: Field, value: Value<'_>) -> Result<(), WireError> {
 /// Whether a packed run splits into whole values.
 fn check_packed(kind: Kind, run: &[u8]) -> Result<(), WireError> {
     let whole = match kind {
-        Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => run.len() % 8 == 0,
-        Kind::Float | Kind::Fixed32 | Kind::Sfixed32 => run.len() % 4 == 0,
+        Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => run.len().is_multiple_of(8),
+        Kind::Float | Kind::Fixed32 | Kind::Sfixed32 => run.len().is_multiple_of(4),
         _ => {
             let mut reader = Reader::new(run);
             while !reader.rest().is_empty() {

@@ -35,7 +35,7 @@ pub enum WireError {
 }
 
 /// A value as it lies on the wire.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Value<'a> {
     /// Wire type 0.
     Varint(u64),

@@ -17,6 +17,8 @@ pub struct BadBootstrap {
     pub path: FieldPath,
     /// Last field of the path: a good error message holds it.
     pub field: String,
+    /// Whether a validation rule or the schema says so; otherwise it shows when the configuration is used.
+    pub by_rule: bool,
     /// The bootstrap as JSON text.
     pub text: String,
 }
@@ -108,7 +110,7 @@ fn connection_manager() -> Json {
     })
 }
 
-/// Every bad bootstrap that breaks the good one in one place, by rule. The rules' own verdict on each is "broken".
+/// Every bad bootstrap that breaks the good one in one place: by rule, or with text that is no regular expression.
 pub fn bad_bootstraps() -> Vec<BadBootstrap> {
     let good = good_bootstrap();
     let mut mutations = Vec::new();
@@ -118,7 +120,7 @@ pub fn bad_bootstraps() -> Vec<BadBootstrap> {
     mutations
         .into_iter()
         .filter_map(|mutation| mutation.apply(&good))
-        .filter(BadBootstrap::is_broken)
+        .filter(|bad| !bad.by_rule || bad.is_broken())
         .collect()
 }
 
@@ -131,6 +133,9 @@ impl BadBootstrap {
         }
     }
 }
+
+/// What is done to regular expressions.
+const BAD_REGEX: &str = "is no regular expression";
 
 /// A step into JSON.
 #[derive(Clone, Debug)]
@@ -185,6 +190,7 @@ impl Mutation {
         Some(BadBootstrap {
             name,
             path,
+            by_rule: self.what != BAD_REGEX,
             field,
             text: serde_json::to_string_pretty(&bad).ok()?,
         })
@@ -254,6 +260,13 @@ fn collect_field(field: Field, value: &Json, places: &mut Vec<Place>, out: &mut 
                 .into_iter()
                 .map(|(what, value)| broken(what, Some(value))),
         );
+    }
+    if field.parent().name() == "envoy.type.matcher.v3.RegexMatcher" && field.name() == "regex" {
+        out.push(Mutation {
+            places: places.clone(),
+            what: BAD_REGEX,
+            value: Some(json!("(")),
+        });
     }
     if let Kind::Enum(_) = field.kind() {
         out.push(Mutation {

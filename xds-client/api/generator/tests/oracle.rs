@@ -114,14 +114,16 @@ fn the_table_holds_what_the_descriptors_hold() {
     for message in schema::messages() {
         let descriptor = pool()
             .get_message_by_name(message.name())
-            .expect(message.name());
+            .expect("the oracle knows the message");
         assert_eq!(
             message.fields().len(),
             descriptor.fields().len(),
             "{message:?}"
         );
         for field in message.fields() {
-            let oracle = descriptor.get_field(field.number()).expect(field.name());
+            let oracle = descriptor
+                .get_field(field.number())
+                .expect("the oracle knows the field");
             assert_eq!(field.name(), oracle.name());
             assert_eq!(field.json_name(), oracle.json_name());
             assert_eq!(

@@ -162,10 +162,9 @@ impl Reader {
             put_bytes(out, field.number(), &bytes);
             return Ok(());
         }
-        if let Some(scalar) = self.scalar(field, value)? {
-            if field.has_presence() || !scalar.is_default() {
-                scalar.put_field(out, field.number());
-            }
+        let scalar = self.scalar(field, value)?;
+        if let Some(scalar) = scalar.filter(|scalar| field.has_presence() || !scalar.is_default()) {
+            scalar.put_field(out, field.number());
         }
         Ok(())
     }
@@ -422,13 +421,14 @@ impl Reader {
 
     fn wrapper(&mut self, message: Message, value: &Json) -> Result<Vec<u8>, JsonError> {
         let mut out = Vec::new();
-        if let Some(field) = message.field_by_number(1) {
-            if let Some(scalar) = self
-                .scalar(field, value)?
-                .filter(|scalar| !scalar.is_default())
-            {
-                scalar.put_field(&mut out, 1);
-            }
+        let Some(field) = message.field_by_number(1) else {
+            return Ok(out);
+        };
+        if let Some(scalar) = self
+            .scalar(field, value)?
+            .filter(|scalar| !scalar.is_default())
+        {
+            scalar.put_field(&mut out, 1);
         }
         Ok(out)
     }

@@ -134,10 +134,7 @@ impl<'r> FieldRules<'r> {
         }
         let count = items.len() as u64;
         check_count(count, limit(rules, 1), limit(rules, 2), "item(s)")?;
-        let distinct: HashSet<Vec<u8>> = items
-            .iter()
-            .map(|item| format!("{item:?}").into_bytes())
-            .collect();
+        let distinct: HashSet<&Value<'_>> = items.iter().collect();
         if flag(rules, 3) && distinct.len() != items.len() {
             return Err("repeated value must contain unique items".to_owned());
         }
@@ -320,12 +317,10 @@ fn check_number(bounds: &Bounds, found: Number) -> Result<(), String> {
     // Bounds in the wrong order mean "outside of".
     let outside = matches!((low, high), (Some((low, ..)), Some((high, ..))) if low.order(high) == Some(Ordering::Greater));
     match (low, high) {
-        (Some((low, above, _)), Some((high, below, _))) if outside => {
-            if !above && !below {
-                return Err(format!("value must be outside of range {high} to {low}"));
-            }
+        (Some((low, above, _)), Some((high, below, _))) if outside && !above && !below => {
+            return Err(format!("value must be outside of range {high} to {low}"));
         }
-        (Some((low, above, _)), Some((high, below, _))) if !above || !below => {
+        (Some((low, above, _)), Some((high, below, _))) if !(outside || above && below) => {
             return Err(format!("value must be inside range {low} to {high}"));
         }
         (Some((bound, false, words)), None) | (None, Some((bound, false, words))) => {
@@ -470,5 +465,92 @@ fn is_header(known: u64, strict: bool, text: &str) -> bool {
             .any(|byte| (byte < b' ' && byte != b'\t') || byte == 0x7f),
         (1 | 2, false) => lenient(),
         _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema;
+
+    /// Rules that are understood, by the part of `validate.FieldRules` that holds them.
+    fn understood(part: u32) -> &'static [u32] {
+        match part {
+            1..=12 => &[1, 2, 3, 4, 5, 6, 7, 8],
+            kinds::BOOL => &[1],
+            kinds::STRING => &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 19, 23, 24, 25, 26],
+            kinds::BYTES => &[2, 3, 14],
+            kinds::ENUM => &[1, 2, 3, 4],
+            kinds::MESSAGE => &[1, 2],
+            kinds::REPEATED => &[1, 2, 3, 4, 5],
+            kinds::MAP => &[1, 2, 4, 5, 6],
+            kinds::ANY => &[1],
+            kinds::DURATION => &[1, 2, 3, 4, 5, 6, 7, 8],
+            _ => &[],
+        }
+    }
+
+    fn check_rules(field: Field, bytes: &[u8]) {
+        let rules = FieldRules::read(bytes).expect("rules");
+        for (part, operands_of) in &rules.parts {
+            for (number, operand) in operands(operands_of) {
+                assert!(
+                    understood(*part).contains(&number),
+                    "{field:?}: rule {part}.{number}"
+                );
+                let nested = matches!((*part, number), (kinds::REPEATED, 4) | (kinds::MAP, 4 | 5));
+                if let (true, Value::Bytes(inner)) = (nested, operand) {
+                    check_rules(field, inner);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_rule_of_the_schema_is_understood() {
+        for field in schema::messages().flat_map(schema::Message::fields) {
+            check_rules(field, field.rules().unwrap_or_default());
+        }
+    }
+
+    #[test]
+    fn every_pattern_of_the_schema_compiles() {
+        for field in schema::messages().flat_map(schema::Message::fields) {
+            let rules = FieldRules::read(field.rules().unwrap_or_default()).expect("rules");
+            for pattern in rules
+                .part(kinds::STRING)
+                .map(|rules| texts(rules, 6))
+                .unwrap_or_default()
+            {
+                assert!(
+                    Regex::new(&format!("^(?:{pattern})$")).is_ok(),
+                    "{field:?}: {pattern}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn bounds_in_the_wrong_order_mean_outside_of() {
+        let bounds = Bounds {
+            above: Some(Number::Whole(5)),
+            below: Some(Number::Whole(2)),
+            ..Bounds::default()
+        };
+        assert!(check_number(&bounds, Number::Whole(6)).is_ok());
+        assert!(check_number(&bounds, Number::Whole(1)).is_ok());
+        assert!(check_number(&bounds, Number::Whole(3)).is_err());
+    }
+
+    #[test]
+    fn header_names_are_tokens_only_when_strict() {
+        assert!(is_header(1, true, ":path"));
+        assert!(!is_header(1, true, "a b"));
+        assert!(!is_header(1, true, ""));
+        assert!(is_header(1, false, "a b"));
+        assert!(is_header(1, false, ""));
+        assert!(!is_header(2, false, "a\nb"));
+        assert!(is_header(2, true, "a\tb"));
+        assert!(!is_header(2, true, "a\u{1}b"));
     }
 }
