@@ -101,7 +101,10 @@ fn same(a: &[u8], b: &[u8], ignore_case: bool) -> bool {
 }
 
 fn contains(value: &[u8], text: &[u8], ignore_case: bool) -> bool {
-    text.is_empty() || value.windows(text.len()).any(|w| same(w, text, ignore_case))
+    text.is_empty()
+        || value
+            .windows(text.len())
+            .any(|w| same(w, text, ignore_case))
 }
 
 /// How a header's value is compared.

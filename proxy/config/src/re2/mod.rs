@@ -1,36 +1,68 @@
 //! RE2's dialect on top of the `regex` crate.
+//!
+//! Envoy's expressions are RE2's, in its Latin-1 mode: a character is a byte.
+//! They are translated; what RE2 refuses is refused.
+
+mod class;
+mod translate;
 
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Largest program, in instructions; see [`set_max_program_size`].
+static MAX_PROGRAM_SIZE: AtomicU32 = AtomicU32::new(100);
+
+/// Heap that a compiled expression may take, bytes: far above what the limit on
+/// programs lets through, and a bound all the same.
+const MAX_COMPILED_BYTES: usize = 64 << 20;
+
+/// Groups may nest, and so may what the translation adds around them.
+const NEST_LIMIT: u32 = 4096;
+
+/// Sets the largest program that expressions compiled from now on may have: the
+/// runtime key `re2.max_program_size.error_level`. Default 100, as in Envoy.
+///
+/// The size is RE2's as far as it can be told without RE2: exact for plain
+/// expressions, and rather too small than too large for others.
+pub fn set_max_program_size(instructions: u32) {
+    MAX_PROGRAM_SIZE.store(instructions, Ordering::Relaxed);
+}
 
 /// A compiled RE2 expression. Cloning is cheap; equality is that of the source.
 #[derive(Clone)]
 pub struct Regex {
     source: Arc<str>,
     /// Finds a match anywhere.
-    partial: Arc<regex::bytes::Regex>,
+    partial: regex::bytes::Regex,
     /// The same, anchored at both ends.
-    full: Arc<regex::bytes::Regex>,
+    full: regex::bytes::Regex,
+    /// Groups that capture.
+    groups: usize,
 }
 
 impl Regex {
     /// Compiles an expression.
     ///
     /// # Errors
-    /// What RE2 has against it, in RE2's words where it has some.
+    /// What RE2 has against it, in RE2's words.
     pub fn new(source: &str) -> Result<Self, String> {
-        let compile = |text: &str| {
-            regex::bytes::RegexBuilder::new(text)
-                .unicode(true)
-                .build()
-                .map(Arc::new)
-                .map_err(|error| error.to_string())
-        };
+        let limit = MAX_PROGRAM_SIZE.load(Ordering::Relaxed);
+        let translated = translate::translate(source)?;
+        let size = translated.program_size;
+        if size > u64::from(limit) {
+            return Err(format!(
+                "regex '{source}' RE2 program size of {size} > max program size of {limit} set \
+                 for the error level threshold. Increase configured max program size if necessary."
+            ));
+        }
+        let text = translated.text;
         Ok(Self {
             source: source.into(),
-            partial: compile(source)?,
-            full: compile(&format!("^(?:{source})$"))?,
+            full: compile(&format!(r"\A(?:{text})\z"))?,
+            partial: compile(&text)?,
+            groups: translated.groups,
         })
     }
 
@@ -60,7 +92,7 @@ impl Regex {
     /// # Errors
     /// A backslash before anything else, or a group the expression has not.
     pub fn substitution(&self, text: &str) -> Result<Substitution, String> {
-        Substitution::parse(text, self.partial.captures_len() - 1)
+        Substitution::parse(text, self.groups)
     }
 
     /// The expression as it was written.
@@ -82,6 +114,15 @@ impl PartialEq for Regex {
 }
 
 impl Eq for Regex {}
+
+fn compile(text: &str) -> Result<regex::bytes::Regex, String> {
+    regex::bytes::RegexBuilder::new(text)
+        .unicode(false)
+        .size_limit(MAX_COMPILED_BYTES)
+        .nest_limit(NEST_LIMIT)
+        .build()
+        .map_err(|error| error.to_string())
+}
 
 /// What replaces a match, compiled by [`Regex::substitution`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,3 +200,6 @@ fn push_literal(parts: &mut Vec<Part>, literal: &mut Vec<u8>) {
         parts.push(Part::Literal(std::mem::take(literal).into()));
     }
 }
+
+#[cfg(test)]
+mod tests;
