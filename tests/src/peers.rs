@@ -9,6 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 
+/// grpc-go's interoperability client.
+pub const GRPC_GO_CLIENT: &str = "google.golang.org/grpc/interop/client@v1.85.0";
+/// grpc-go's interoperability server.
+pub const GRPC_GO_SERVER: &str = "google.golang.org/grpc/interop/server@v1.85.0";
+/// Python packages of the client suite.
+pub const PYTHON_CLIENTS: &[&str] = &["grpcio==1.85.1", "websockets==17.4"];
+
 /// Where peers are kept.
 #[must_use]
 pub fn cache() -> PathBuf {

@@ -29,12 +29,28 @@ pub struct Finished {
 const READY: Duration = Duration::from_secs(15);
 
 impl Proxy {
-    /// Starts `binary` on the bootstrap file and waits until `/ready` says LIVE.
-    /// `dir` gets its standard error.
+    /// Starts `binary` on the bootstrap file and waits until it is ready; `dir` gets its
+    /// standard error.
     ///
     /// # Errors
     /// A text with the end of its log when it does not become ready.
     pub async fn start(
+        binary: &Path,
+        bootstrap: &Path,
+        admin: u16,
+        args: &[String],
+        dir: &Path,
+    ) -> Result<Self, String> {
+        let mut proxy = Self::launch(binary, bootstrap, admin, args, dir)?;
+        proxy.until_ready().await?;
+        Ok(proxy)
+    }
+
+    /// Starts `binary` without waiting: a proxy that waits for its control plane is not ready.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn launch(
         binary: &Path,
         bootstrap: &Path,
         admin: u16,
@@ -52,12 +68,14 @@ impl Proxy {
             .stderr(stderr)
             .spawn()
             .map_err(|e| format!("{}: {e}", binary.display()))?;
-        let mut proxy = Self { child, admin, log };
-        proxy.until_ready().await?;
-        Ok(proxy)
+        Ok(Self { child, admin, log })
     }
 
-    async fn until_ready(&mut self) -> Result<(), String> {
+    /// Waits until `/ready` says LIVE.
+    ///
+    /// # Errors
+    /// A text with the end of its log when it does not become ready.
+    pub async fn until_ready(&mut self) -> Result<(), String> {
         let deadline = Instant::now() + READY;
         while Instant::now() < deadline {
             if let Ok(Some(status)) = self.child.try_wait() {

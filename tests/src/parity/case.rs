@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::template::Config;
 use super::validate::Verdict;
+use super::xds;
 use crate::client::{self, Request};
 use crate::upstream;
 use crate::values::Span;
@@ -83,6 +84,8 @@ pub enum Entry {
     Admin(Admin),
     /// Stops an upstream: its port closes, its connections end.
     Stop(String),
+    /// A step of the control plane.
+    Xds(xds::Step),
     /// Makes a stopped or refusing upstream listen.
     Start(String),
 }

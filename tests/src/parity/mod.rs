@@ -11,3 +11,4 @@ pub mod observe;
 pub mod run;
 pub mod template;
 pub mod validate;
+pub mod xds;

@@ -51,6 +51,8 @@ const UNSTEADY: &[&str] = &[
     "*pending_send_bytes",
     "*_cx_length_ms",
     "*nghttp2*",
+    "*.config_reload_time_ms",
+    "cluster.xds.*",
     "*_flow_control_*",
     "*downstream_cx_drain_close",
     "*.http2.tx_flush_timeout",

@@ -14,8 +14,10 @@ use super::case::{Case, Entry};
 use super::compare;
 use super::normalise::Normaliser;
 use super::observe::{self, Section, StatChoice};
-use super::template;
+use super::template::{self, Base};
 use super::validate;
+use super::xds;
+use crate::ads::Ads;
 use crate::client::{Answer, Connections, Kind, Request};
 use crate::proxy::{self, Proxy};
 use crate::upstream::Upstream;
@@ -100,6 +102,9 @@ struct Context {
     ports: Arc<BTreeMap<String, u16>>,
     normaliser: Normaliser,
     connections: Connections,
+    case: Case,
+    values: BTreeMap<String, String>,
+    ads: tokio::sync::Mutex<Option<Ads>>,
     upstreams: tokio::sync::Mutex<BTreeMap<String, Upstream>>,
     tally: bool,
     state: Mutex<(Vec<Section>, Vec<String>)>,
@@ -125,16 +130,26 @@ async fn one_side(
         let upstream = Upstream::start(name, script, port).map_err(|e| format!("upstream {name}: {e}"))?;
         upstreams.insert(name.clone(), upstream);
     }
-    let mut proxy = Proxy::start(binary, &file, ports["admin"], &arguments(case), dir).await?;
+    let ads = match case.config.base {
+        Base::Ads => Some(Ads::start(ports["upstream.xds"]).map_err(|e| format!("xds: {e}"))?),
+        _ => None,
+    };
+    let mut proxy = Proxy::launch(binary, &file, ports["admin"], &arguments(case), dir)?;
     let context = Arc::new(Context {
         admin: ports["admin"],
         ports: Arc::clone(ports),
         normaliser: Normaliser::new(ports),
         connections: Connections::default(),
+        case: case.clone(),
+        values,
+        ads: tokio::sync::Mutex::new(ads),
         upstreams: tokio::sync::Mutex::new(upstreams),
         tally: case.tally.is_some(),
         state: Mutex::default(),
     });
+    if case.config.base != Base::Ads {
+        proxy.until_ready().await?;
+    }
     for (at, entry) in case.requests.iter().enumerate() {
         perform(Arc::clone(&context), entry.clone(), (at + 1).to_string()).await;
     }
@@ -212,6 +227,7 @@ fn perform(context: Arc<Context>, entry: Entry, number: String) -> Done {
                     upstream.stop().await;
                 }
             }
+            Entry::Xds(step) => context.xds(&step, &number).await,
             Entry::Start(name) => {
                 let port = context.ports.get(&format!("upstream.{name}")).copied().unwrap_or(0);
                 if let Some(upstream) = context.upstreams.lock().await.get_mut(&name) {
@@ -262,6 +278,15 @@ impl Context {
         self.push(vec![Section::new(format!("snapshot {number}"), lines)]);
     }
 
+    async fn xds(&self, step: &xds::Step, number: &str) {
+        let mut ads = self.ads.lock().await;
+        let Some(ads) = ads.as_mut() else { return };
+        let (config, upstreams) = (&self.case.config, &self.case.upstreams);
+        let title = format!("xds {number}");
+        let section = xds::perform(step, ads, config, upstreams, &self.values, &title).await;
+        self.push(vec![section]);
+    }
+
     fn state(&self) -> std::sync::MutexGuard<'_, (Vec<Section>, Vec<String>)> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -271,6 +296,10 @@ impl Context {
     }
 
     async fn side(&self, case: &Case, stats: &[(String, u64)], log: &str) -> Side {
+        if let Some(ads) = self.ads.lock().await.as_mut() {
+            ads.stop().await;
+            self.push(xds::sections(ads));
+        }
         let mut upstreams = self.upstreams.lock().await;
         for upstream in upstreams.values_mut() {
             upstream.stop().await;

@@ -12,7 +12,7 @@ use crate::upstream::{Protocol, Script};
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// `http` (when unset), `tcp`, or `none`: only the admin address.
+    /// `http` (when unset), `tcp`, `ads`, or `none`: only the admin address.
     pub base: Base,
     /// Merged over the whole result.
     pub bootstrap: Value,
@@ -52,6 +52,9 @@ pub enum Base {
     Tcp,
     /// No listener.
     None,
+    /// Listeners and clusters from an ADS server on `{{upstream.xds}}`; what the other keys
+    /// describe is not in the bootstrap, it is there for the script to push.
+    Ads,
 }
 
 const BASE: &str = include_str!("../../parity/base/http.yaml");
@@ -107,10 +110,14 @@ impl Config {
         let base: Value = serde_yaml_ng::from_str(BASE).map_err(|e| e.to_string())?;
         let mut bootstrap = base["bootstrap"].clone();
         let mut resources = Map::new();
-        if self.base != Base::None {
+        if matches!(self.base, Base::Http | Base::Tcp) {
             resources.insert("listeners".to_owned(), json!([self.listener(&base)]));
         }
-        let clusters = self.clusters(&base, upstreams);
+        let mut clusters = self.clusters(&base, upstreams);
+        if self.base == Base::Ads {
+            clusters = vec![self.control_plane(&base)];
+            bootstrap["dynamic_resources"] = base["dynamic_resources"].clone();
+        }
         if !clusters.is_empty() {
             resources.insert("clusters".to_owned(), Value::Array(clusters));
         }
@@ -119,11 +126,42 @@ impl Config {
         Ok(bootstrap)
     }
 
+    /// The cluster of the control plane.
+    fn control_plane(&self, base: &Value) -> Value {
+        let host = Host { name: "xds".to_owned(), ..Host::default() };
+        let mut cluster = base["cluster"].clone();
+        cluster["name"] = json!("xds");
+        cluster["typed_extension_protocol_options"] = base["http2"].clone();
+        cluster["load_assignment"] = json!({"cluster_name": "xds", "endpoints": localities(&[host])});
+        cluster
+    }
+
+    /// A resource as the other keys describe it: `listener`, `route`, or the cluster or the
+    /// endpoints of a name.
+    ///
+    /// # Errors
+    /// When there is none of that kind.
+    pub fn resource(
+        &self,
+        kind: &str,
+        name: &str,
+        upstreams: &BTreeMap<String, Script>,
+    ) -> Result<Value, String> {
+        let base: Value = serde_yaml_ng::from_str(BASE).map_err(|e| e.to_string())?;
+        match kind {
+            "listener" => Ok(self.listener(&base)),
+            "route" => Ok(self.route_configuration(&base)),
+            "cluster" => Ok(self.cluster(name, &base, upstreams)),
+            "endpoints" => Ok(self.cluster(name, &base, upstreams)["load_assignment"].clone()),
+            other => Err(format!("no resource of kind {other:?} can be made from the config")),
+        }
+    }
+
     fn listener(&self, base: &Value) -> Value {
         let mut log = base["access_log"].clone();
         let format = self.log_format.clone().unwrap_or_else(usual_format);
         log["typed_config"]["log_format"] = json!({"text_format_source": {"inline_string": format}});
-        let (name, mut filter) = if self.base == Base::Http {
+        let (name, mut filter) = if self.base != Base::Tcp {
             ("envoy.filters.network.http_connection_manager", self.manager(base))
         } else {
             let mut proxy = base["tcp_proxy"].clone();
@@ -140,7 +178,7 @@ impl Config {
         listener
     }
 
-    fn manager(&self, base: &Value) -> Value {
+    fn route_configuration(&self, base: &Value) -> Value {
         let mut route = base["route"].clone();
         route["route"] = json!({"cluster": "a"});
         merge(&mut route["route"], &self.route);
@@ -150,13 +188,17 @@ impl Config {
         let mut config = base["route_config"].clone();
         config["virtual_hosts"] = json!([host]);
         merge(&mut config, &self.route_config);
+        config
+    }
+
+    fn manager(&self, base: &Value) -> Value {
         let mut manager = base["hcm"].clone();
         if !self.filters.is_empty() {
             let router = manager["http_filters"][0].clone();
             let all = self.filters.iter().cloned().chain([router]).collect();
             manager["http_filters"] = Value::Array(all);
         }
-        manager["route_config"] = config;
+        manager["route_config"] = self.route_configuration(base);
         merge(&mut manager, &self.hcm);
         manager
     }
