@@ -106,11 +106,10 @@ pub(super) fn cidr(message: core::CidrRange) -> Result<CidrRange> {
             format!("malformed IP address: {address_prefix}"),
         );
     };
-    let longest = if address.is_ipv4() { 32 } else { 128 };
-    let length = u32_or(prefix_len, 0);
-    match u8::try_from(length) {
-        Ok(length) if length <= longest => Ok(CidrRange::new(address, length)),
-        _ => refuse("prefix_len", format!("must be at most {longest}")),
+    match u8::try_from(u32_or(prefix_len, 0)) {
+        // What is longer than the family's is cut, as Envoy does.
+        Ok(length) if length <= 128 => Ok(CidrRange::new(address, length)),
+        _ => refuse("prefix_len", "value must be less than or equal to 128"),
     }
 }
 
@@ -134,27 +133,24 @@ pub(super) fn common_http(message: Option<core::HttpProtocolOptions>) -> Result<
     let core::HttpProtocolOptions {
         idle_timeout,
         max_connection_duration,
-        max_connection_duration_jitter,
+        max_connection_duration_jitter: _,
         max_headers_count,
         max_response_headers_kb,
         max_stream_duration,
         headers_with_underscores_action,
         max_requests_per_connection,
     } = message.unwrap_or_default();
-    let life = timeout_or("max_connection_duration", max_connection_duration, None)?;
-    let jitter = percent(
-        "max_connection_duration_jitter",
-        max_connection_duration_jitter,
-        0.0,
-    )?;
     Ok(CommonHttpOptions {
         idle_timeout: timeout_or(
             "idle_timeout",
             idle_timeout,
             Some(defaults::CONNECTION_IDLE_TIMEOUT),
         )?,
-        max_connection_duration: life,
-        max_connection_duration_jitter: life.unwrap_or_default().mul_f64(jitter / 100.0),
+        max_connection_duration: timeout_or(
+            "max_connection_duration",
+            max_connection_duration,
+            None,
+        )?,
         max_headers_count: u32_or(max_headers_count, defaults::MAX_HEADERS_COUNT),
         max_response_headers_kb: max_response_headers_kb.map(|n| n.value),
         max_stream_duration: timeout_or("max_stream_duration", max_stream_duration, None)?,

@@ -53,10 +53,6 @@ pub const KEEPALIVE_JITTER_PERCENT: f64 = 15.0;
 pub const ROUTE_TIMEOUT: Duration = Duration::from_secs(15);
 /// `RouteConfiguration.max_direct_response_body_size_bytes`: 4 KiB.
 pub const MAX_DIRECT_RESPONSE_BODY: u32 = 4_096;
-/// `InternalRedirectPolicy.max_internal_redirects`.
-pub const MAX_INTERNAL_REDIRECTS: u32 = 1;
-/// `InternalRedirectPolicy.redirect_response_codes`.
-pub const REDIRECT_RESPONSE_CODE: u16 = 302;
 
 /// `RetryPolicy.num_retries`.
 pub const NUM_RETRIES: u32 = 1;

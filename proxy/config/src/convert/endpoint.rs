@@ -72,6 +72,9 @@ pub(super) fn assignment(
     if factor == 0 {
         return refuse("overprovisioning_factor", "value must be greater than 0").within("policy");
     }
+    if drop_overloads.len() > 1 {
+        return refuse("drop_overloads", "only one category is supported").within("policy");
+    }
     let localities = each("endpoints", endpoints, |message| {
         locality(message, resolution)
     })?;

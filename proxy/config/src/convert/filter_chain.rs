@@ -159,11 +159,9 @@ fn source_type(number: i32) -> Result<SourceType> {
     }
 }
 
-/// A name, exact or `*.suffix`, in lower case. A star alone, or within a name,
-/// means nothing to Envoy, which refuses the latter.
+/// A name, exact or `*.suffix`, in lower case.
 fn server_name(name: String) -> Result<Box<str>> {
-    let rest = name.strip_prefix("*.").unwrap_or(&name);
-    if rest.contains('*') {
+    if name.contains('*') && !name.starts_with("*.") {
         return Err(ConfigError::new(format!(
             "partial wildcards are not supported in \"{name}\""
         )));

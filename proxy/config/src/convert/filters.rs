@@ -1,6 +1,6 @@
 //! The HTTP filter chain and its per-route overrides.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use filter_api::{ConfigError, FactoryContext};
@@ -33,7 +33,6 @@ pub(super) fn filters(
         return refuse("http_filters", "a terminal filter (router) is required");
     }
     let count = messages.len();
-    let mut names = BTreeSet::new();
     let mut router = None;
     let entries = each(
         "http_filters",
@@ -42,9 +41,6 @@ pub(super) fn filters(
             let filter = filter(message, &factory, cx)?;
             if let Some(config) = filter.router {
                 router = Some(config);
-            }
-            if !names.insert(filter.entry.name.clone()) {
-                return refuse("name", format!("\"{}\" is there twice", filter.entry.name));
             }
             terminal_is_last(&filter.entry, i + 1 == count)?;
             Ok(filter.entry)

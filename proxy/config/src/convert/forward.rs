@@ -9,14 +9,14 @@ use super::hcm::upgrade_name;
 use super::matcher::regex_rewrite;
 use super::path::{
     Within, bool_or, duration, each, header_name, non_empty, optional, refuse, required,
-    timeout_or, u32_or, unknown_enum,
+    timeout_or, unknown_enum,
 };
 use super::retry::retry_policy;
 use super::weighted_cluster::weighted_clusters;
 use super::{ConvertContext, Result, defaults};
 use crate::ir::{
-    ClusterSpecifier, ForwardConfig, HostRewrite, InternalRedirectConfig, MaxStreamDuration,
-    PathMatchConfig, RoutingPriority,
+    ClusterSpecifier, ForwardConfig, HostRewrite, MaxStreamDuration, PathMatchConfig,
+    RoutingPriority,
 };
 use crate::pb::envoy::config::core::v3 as core;
 use crate::pb::envoy::config::route::v3 as pb;
@@ -51,9 +51,9 @@ pub(super) fn forward(
         max_grpc_timeout,
         grpc_timeout_offset,
         upgrade_configs,
-        internal_redirect_policy,
-        internal_redirect_action,
-        max_internal_redirects,
+        internal_redirect_policy: _,
+        internal_redirect_action: _,
+        max_internal_redirects: _,
         hedge_policy: _,
         max_stream_duration,
         cluster_specifier,
@@ -83,11 +83,6 @@ pub(super) fn forward(
         retry_policy: optional("retry_policy", retry, retry_policy)?,
         priority: routing_priority(priority).within("priority")?,
         upgrades: upgrades(upgrade_configs)?,
-        internal_redirect: internal_redirect(
-            internal_redirect_policy,
-            internal_redirect_action,
-            max_internal_redirects.map(|n| n.value),
-        )?,
         max_grpc_timeout: duration("max_grpc_timeout", max_grpc_timeout)?,
         grpc_timeout_offset: duration("grpc_timeout_offset", grpc_timeout_offset)?,
         flush_timeout: duration("flush_timeout", flush_timeout)?,
@@ -190,59 +185,4 @@ fn upgrades(messages: Vec<parts::UpgradeConfig>) -> Result<BTreeMap<Box<str>, bo
         }
     })?;
     Ok(all)
-}
-
-/// The policy, or the deprecated pair of fields that it replaced.
-fn internal_redirect(
-    policy: Option<pb::InternalRedirectPolicy>,
-    action: i32,
-    most: Option<u32>,
-) -> Result<Option<InternalRedirectConfig>> {
-    if let Some(message) = policy {
-        return redirect_policy(message)
-            .within("internal_redirect_policy")
-            .map(Some);
-    }
-    match parts::InternalRedirectAction::try_from(action) {
-        Ok(parts::InternalRedirectAction::PassThroughInternalRedirect) => Ok(None),
-        Ok(parts::InternalRedirectAction::HandleInternalRedirect) => {
-            Ok(Some(InternalRedirectConfig {
-                max_internal_redirects: most.unwrap_or(defaults::MAX_INTERNAL_REDIRECTS),
-                response_codes: vec![defaults::REDIRECT_RESPONSE_CODE],
-                allow_cross_scheme_redirect: false,
-                response_headers_to_copy: Vec::new(),
-            }))
-        }
-        Err(_) => unknown_enum("internal_redirect_action", action),
-    }
-}
-
-fn redirect_policy(message: pb::InternalRedirectPolicy) -> Result<InternalRedirectConfig> {
-    let pb::InternalRedirectPolicy {
-        max_internal_redirects,
-        redirect_response_codes,
-        predicates: _,
-        allow_cross_scheme_redirect,
-        response_headers_to_copy,
-    } = message;
-    // Statuses that are no redirect are left out, as Envoy does; none left
-    // means the default.
-    let mut response_codes: Vec<u16> = redirect_response_codes
-        .into_iter()
-        .filter_map(|code| u16::try_from(code).ok())
-        .filter(|code| matches!(code, 301..=303 | 307 | 308))
-        .collect();
-    if response_codes.is_empty() {
-        response_codes.push(defaults::REDIRECT_RESPONSE_CODE);
-    }
-    Ok(InternalRedirectConfig {
-        max_internal_redirects: u32_or(max_internal_redirects, defaults::MAX_INTERNAL_REDIRECTS),
-        response_codes,
-        allow_cross_scheme_redirect,
-        response_headers_to_copy: each(
-            "response_headers_to_copy",
-            response_headers_to_copy,
-            |name| header_name(&name),
-        )?,
-    })
 }

@@ -103,7 +103,7 @@ pub(super) fn hcm(
         routes: routes(route_specifier, cx)?,
         filters,
         router,
-        upgrades: each("upgrade_configs", upgrade_configs, upgrade)?,
+        upgrades: upgrades(upgrade_configs)?,
         common_http: common_http(common_http_protocol_options)
             .within("common_http_protocol_options")?,
         http1: http1(http_protocol_options, stream_error).within("http_protocol_options")?,
@@ -190,16 +190,22 @@ fn rds(message: pb::Rds) -> Result<RouteSource> {
         config_source,
         route_config_name,
     } = message;
-    if route_config_name.is_empty() {
-        return refuse(
-            "route_config_name",
-            "value length must be at least 1 characters",
-        );
-    }
     Ok(RouteSource::Rds {
         source: required_source("config_source", config_source)?,
         name: route_config_name.into(),
     })
+}
+
+/// Each upgrade may be there once.
+fn upgrades(messages: Vec<parts::UpgradeConfig>) -> Result<Vec<UpgradeConfig>> {
+    let all = each("upgrade_configs", messages, upgrade)?;
+    for (i, one) in all.iter().enumerate() {
+        if all[..i].iter().any(|before| before.name == one.name) {
+            let reason = format!("multiple upgrade configs with the same name: {}", one.name);
+            return refuse("upgrade_type", reason).at("upgrade_configs", i);
+        }
+    }
+    Ok(all)
 }
 
 /// Upgrades are by name in lower case; CONNECT would need a route that takes it.
@@ -219,7 +225,6 @@ fn upgrade(message: parts::UpgradeConfig) -> Result<UpgradeConfig> {
 pub(super) fn upgrade_name(name: String) -> Result<Box<str>> {
     let name = name.to_ascii_lowercase();
     match name.as_str() {
-        "" => refuse("upgrade_type", "value length must be at least 1 characters"),
         "connect" | "connect-udp" | "connect-ip" => {
             refuse("upgrade_type", format!("{name} is not supported"))
         }

@@ -144,24 +144,24 @@ fn least_request(
     }
     Ok(LbPolicyConfig::LeastRequest {
         choice_count,
-        active_request_bias: double("active_request_bias", bias, defaults::ACTIVE_REQUEST_BIAS)?,
+        active_request_bias: double(bias, defaults::ACTIVE_REQUEST_BIAS, 0.0),
         slow_start,
     })
 }
 
-/// A number that runtime could override; no such key is read here.
-fn double(name: &str, message: Option<core::RuntimeDouble>, default: f64) -> Result<f64> {
+/// A number that runtime could override; no such key is read here. One that
+/// makes no sense is as good as none, as in Envoy.
+fn double(message: Option<core::RuntimeDouble>, default: f64, least: f64) -> f64 {
     let Some(core::RuntimeDouble {
         default_value,
         runtime_key: _,
     }) = message
     else {
-        return Ok(default);
+        return default;
     };
-    if default_value.is_finite() && default_value >= 0.0 {
-        Ok(default_value)
-    } else {
-        refuse(name, "value must not be negative")
+    match default_value.is_finite() && default_value >= least {
+        true => default_value,
+        false => default,
     }
 }
 
@@ -202,10 +202,11 @@ fn slow_start(
     aggression: Option<core::RuntimeDouble>,
     min_weight: Option<Percent>,
 ) -> Result<SlowStart> {
-    let aggression = double("aggression", aggression, defaults::SLOW_START_AGGRESSION)?;
-    if aggression <= 0.0 {
-        return refuse("aggression", "value must be greater than 0");
-    }
+    let aggression = double(
+        aggression,
+        defaults::SLOW_START_AGGRESSION,
+        f64::MIN_POSITIVE,
+    );
     Ok(SlowStart {
         window: duration("slow_start_window", window)?.unwrap_or_default(),
         aggression,

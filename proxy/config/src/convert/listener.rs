@@ -103,7 +103,8 @@ fn convert(message: pb::Listener, cx: &ConvertContext<'_>) -> Result<ListenerCon
         ),
         access_logs: access_logs("access_log", access_log)?,
         traffic_direction: direction(traffic_direction)?,
-        drain_modify_only: drain_modify_only(drain_type)?,
+        // Envoy takes any other number as the default.
+        drain_modify_only: drain_type == pb::listener::DrainType::ModifyOnly as i32,
         tcp_keepalive: keepalive.map(tcp_keepalive),
         ignore_global_conn_limit,
         metadata: metadata(metadata_message),
@@ -150,13 +151,6 @@ fn direction(number: i32) -> Result<TrafficDirection> {
     }
 }
 
-fn drain_modify_only(number: i32) -> Result<bool> {
-    match pb::listener::DrainType::try_from(number) {
-        Ok(drain) => Ok(drain == pb::listener::DrainType::ModifyOnly),
-        Err(_) => unknown_enum("drain_type", number),
-    }
-}
-
 /// There is none yet that could be configured.
 fn listener_filter(message: pb::ListenerFilter) -> Result<()> {
     use pb::listener_filter::ConfigType;
@@ -192,7 +186,7 @@ fn chains(
     let mut seen = HashMap::new();
     for (i, chain) in chains.iter().enumerate() {
         for key in chain.matches.combinations() {
-            if let Some(first) = seen.insert(key, i).filter(|first| *first != i) {
+            if let Some(first) = seen.insert(key, i) {
                 let reason = format!("the same matching rules as filter_chains[{first}]");
                 let error = ConfigError::field("filter_chain_match", reason);
                 return Err(error.at("filter_chains", i));

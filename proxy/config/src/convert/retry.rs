@@ -64,19 +64,16 @@ pub(super) fn retry_policy(message: pb::RetryPolicy) -> Result<Arc<RetryPolicyCo
         avoid_previous_hosts: !each("retry_host_predicate", retry_host_predicate, host_predicate)?
             .is_empty(),
         previous_priorities: optional("retry_priority", retry_priority, priority)?,
-        host_selection_retry_max_attempts: attempts(host_selection_retry_max_attempts)?,
+        host_selection_retry_max_attempts: attempts(host_selection_retry_max_attempts),
     }))
 }
 
-/// Zero is the same as unset.
-fn attempts(number: i64) -> Result<u32> {
-    match u32::try_from(number) {
-        Ok(0) => Ok(defaults::HOST_SELECTION_ATTEMPTS),
-        Ok(number) => Ok(number),
-        Err(_) => refuse(
-            "host_selection_retry_max_attempts",
-            format!("{number} is no number of attempts"),
-        ),
+/// Zero is the same as unset. Envoy keeps the low 32 bits, so that a negative
+/// number is a very high one.
+fn attempts(number: i64) -> u32 {
+    match number as u32 {
+        0 => defaults::HOST_SELECTION_ATTEMPTS,
+        number => number,
     }
 }
 

@@ -98,15 +98,10 @@ pub(super) fn table(
     })
 }
 
-/// Names and domains may be there once in a table.
+/// A domain may be there once in a table; names may repeat.
 fn unique(hosts: &[Arc<VirtualHostConfig>]) -> Result<()> {
-    let mut names = HashMap::new();
     let mut domains = HashMap::new();
     for (i, host) in hosts.iter().enumerate() {
-        if names.insert(&host.name, i).is_some() {
-            let reason = format!("\"{}\" is the name of another virtual host too", host.name);
-            return Err(ConfigError::field("name", reason).at("virtual_hosts", i));
-        }
         for (j, domain) in host.domains.iter().enumerate() {
             if let Some(first) = domains.insert(domain, i) {
                 let reason = match &**domain {

@@ -55,7 +55,7 @@ pub(super) fn required_source(
 pub(super) fn api(message: pb::ApiConfigSource) -> Result<ApiConfigSource> {
     let pb::ApiConfigSource {
         api_type,
-        transport_api_version,
+        transport_api_version: _,
         cluster_names,
         mut grpc_services,
         refresh_delay: _,
@@ -65,12 +65,6 @@ pub(super) fn api(message: pb::ApiConfigSource) -> Result<ApiConfigSource> {
         config_validators: _,
     } = message;
     let delta = is_delta(api_type)?;
-    if transport_api_version != pb::ApiVersion::V3 as i32 {
-        return refuse(
-            "transport_api_version",
-            "V2 (and AUTO) xDS transport protocol versions are deprecated: set V3",
-        );
-    }
     if !cluster_names.is_empty() {
         return refuse(
             "cluster_names",

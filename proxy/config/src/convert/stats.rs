@@ -24,7 +24,10 @@ pub(super) fn stats_config(message: Option<pb::StatsConfig>) -> Result<StatsConf
             "histogram_bucket_settings",
             histogram_bucket_settings,
             buckets,
-        )?,
+        )?
+        .into_iter()
+        .filter(|(_, buckets)| !buckets.is_empty())
+        .collect(),
     })
 }
 
@@ -34,21 +37,41 @@ fn tag(message: pb::TagSpecifier) -> Result<TagSpecifierConfig> {
         tag_name,
         tag_value,
     } = message;
-    let name = tag_name.into();
-    Ok(match tag_value {
-        Some(TagValue::FixedValue(value)) => TagSpecifierConfig::Fixed {
-            name,
-            value: value.into(),
-        },
-        Some(TagValue::Regex(regex)) => TagSpecifierConfig::Regex {
-            name,
-            regex: regex.into(),
-        },
-        None => TagSpecifierConfig::Regex {
-            name,
-            regex: "".into(),
-        },
+    if tag_name.is_empty() {
+        return refuse("tag_name", "cannot be empty");
+    }
+    let regex = match tag_value {
+        Some(TagValue::FixedValue(value)) => {
+            return Ok(TagSpecifierConfig::Fixed {
+                name: tag_name.into(),
+                value: value.into(),
+            });
+        }
+        Some(TagValue::Regex(regex)) => regex,
+        None => String::new(),
+    };
+    compiles(&tag_name, &regex)?;
+    Ok(TagSpecifierConfig::Regex {
+        name: tag_name.into(),
+        regex: regex.into(),
     })
+}
+
+/// Whether stats can be made with such a tag.
+fn compiles(name: &str, regex: &str) -> Result<()> {
+    let tag = outrigger_stats::TagSpecifier::Regex {
+        name: name.to_owned(),
+        regex: regex.to_owned(),
+    };
+    let config = outrigger_stats::StatsConfig {
+        tags: vec![tag],
+        use_all_default_tags: false,
+        ..outrigger_stats::StatsConfig::default()
+    };
+    match outrigger_stats::Store::new(config) {
+        Ok(_) => Ok(()),
+        Err(error) => refuse("regex", error.to_string()),
+    }
 }
 
 fn matcher(message: Option<pb::StatsMatcher>) -> Result<StatsMatcherConfig> {
@@ -68,27 +91,14 @@ fn matcher(message: Option<pb::StatsMatcher>) -> Result<StatsMatcherConfig> {
     })
 }
 
-/// Bounds of buckets, each above the one before.
+/// Bounds of buckets, in rising order.
 fn buckets(message: pb::HistogramBucketSettings) -> Result<(StringMatcher, Vec<f64>)> {
     let pb::HistogramBucketSettings {
         r#match,
-        buckets,
+        mut buckets,
         bins: _,
     } = message;
     let of = string(required("match", r#match)?).within("match")?;
-    if buckets.is_empty() {
-        return refuse("buckets", "value must contain at least 1 item(s)");
-    }
-    let rising = buckets.windows(2).all(|pair| pair[0] < pair[1]);
-    if !rising
-        || buckets
-            .iter()
-            .any(|bound| !bound.is_finite() || *bound <= 0.0)
-    {
-        return refuse(
-            "buckets",
-            "values must be unique, rising and greater than 0",
-        );
-    }
+    buckets.sort_by(f64::total_cmp);
     Ok((of, buckets))
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use filter_api::ConfigError;
 
 use super::body::data_source;
 use super::filters::overrides;
@@ -64,7 +63,11 @@ pub(super) fn virtual_host(
     }
     Ok(VirtualHostConfig {
         name: name.into(),
-        domains: each("domains", domains, domain)?,
+        // Domains are compared without regard to case.
+        domains: domains
+            .into_iter()
+            .map(|domain| domain.to_ascii_lowercase().into())
+            .collect(),
         routes: each("routes", routes, |message| {
             route(message, max_body, cx).map(Arc::new)
         })?,
@@ -82,18 +85,10 @@ pub(super) fn virtual_host(
         request_body_buffer_limit: body_limit(
             per_request_buffer_limit_bytes,
             request_body_buffer_limit,
-        )?,
+        ),
         filter_overrides: overrides(typed_per_filter_config, cx)?,
         metadata: metadata(metadata_message),
     })
-}
-
-/// Domains are compared without regard to case.
-fn domain(text: String) -> Result<Box<str>> {
-    if text.is_empty() {
-        return Err(ConfigError::new("an empty domain matches nothing"));
-    }
-    Ok(text.to_ascii_lowercase().into())
 }
 
 fn tls_requirement(number: i32) -> Result<TlsRequirement> {
@@ -106,15 +101,9 @@ fn tls_requirement(number: i32) -> Result<TlsRequirement> {
     }
 }
 
-/// The limit on what is buffered, of the two fields that hold one.
-fn body_limit(old: Option<wkt::UInt32Value>, new: Option<wkt::UInt64Value>) -> Result<Option<u64>> {
-    match (old, new) {
-        (Some(_), Some(_)) => refuse(
-            "request_body_buffer_limit",
-            "cannot be set together with per_request_buffer_limit_bytes",
-        ),
-        (old, new) => Ok(new.map(|n| n.value).or(old.map(|n| n.value.into()))),
-    }
+/// The limit on what is buffered: the newer of the two fields wins.
+fn body_limit(old: Option<wkt::UInt32Value>, new: Option<wkt::UInt64Value>) -> Option<u64> {
+    new.map(|n| n.value).or(old.map(|n| n.value.into()))
 }
 
 fn route(message: pb::Route, max_body: u32, cx: &ConvertContext<'_>) -> Result<RouteConfig> {
@@ -150,7 +139,7 @@ fn route(message: pb::Route, max_body: u32, cx: &ConvertContext<'_>) -> Result<R
         request_body_buffer_limit: body_limit(
             per_request_buffer_limit_bytes,
             request_body_buffer_limit,
-        )?,
+        ),
         stat_prefix: non_empty(stat_prefix),
         decorator: optional("decorator", decorator_message, decorator)?,
         filter_overrides: overrides(typed_per_filter_config, cx)?,
@@ -241,23 +230,16 @@ fn redirect(message: pb::RedirectAction) -> Result<RedirectConfig> {
         scheme,
         host: non_empty(host_redirect),
         port: (port_redirect != 0).then_some(port_redirect),
-        path: redirect_path(path_rewrite_specifier, strip_query)?,
+        path: redirect_path(path_rewrite_specifier)?,
         strip_query,
     })
 }
 
 fn redirect_path(
     specifier: Option<pb::redirect_action::PathRewriteSpecifier>,
-    strip_query: bool,
 ) -> Result<PathRedirect> {
     use pb::redirect_action::PathRewriteSpecifier as Path;
     Ok(match specifier {
-        Some(Path::PathRedirect(path)) if strip_query && path.contains('?') => {
-            return refuse(
-                "path_redirect",
-                "cannot hold a query together with strip_query",
-            );
-        }
         Some(Path::PathRedirect(path)) if !path.is_empty() => PathRedirect::Path(path.into()),
         Some(Path::PrefixRewrite(prefix)) if !prefix.is_empty() => {
             PathRedirect::Prefix(prefix.into())

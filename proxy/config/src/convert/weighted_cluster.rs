@@ -4,7 +4,7 @@ use filter_api::ConfigError;
 
 use super::filters::overrides;
 use super::header_mutation::mutations;
-use super::path::{Within, each, header_name, non_empty, refuse, u32_or};
+use super::path::{Within, each, header_name, non_empty, refuse, required};
 use super::{ConvertContext, Result};
 use crate::ir::{WeightedCluster, WeightedClusterName, WeightedClusters};
 use crate::pb::envoy::config::route::v3 as pb;
@@ -18,7 +18,7 @@ pub(super) fn weighted_clusters(
 ) -> Result<WeightedClusters> {
     let pb::WeightedCluster {
         clusters,
-        total_weight,
+        total_weight: _,
         runtime_key_prefix,
         random_value_specifier,
     } = message;
@@ -35,12 +35,6 @@ pub(super) fn weighted_clusters(
             return refuse("clusters", reason);
         }
     };
-    if let Some(wanted) = total_weight.map(|n| n.value).filter(|n| *n != total) {
-        return refuse(
-            "total_weight",
-            format!("{wanted} is not the sum of weights, {total}"),
-        );
-    }
     Ok(WeightedClusters {
         clusters,
         total,
@@ -91,7 +85,7 @@ fn cluster(message: parts::ClusterWeight, cx: &ConvertContext<'_>) -> Result<Wei
         .map(|parts::cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host)| host);
     Ok(WeightedCluster {
         cluster,
-        weight: u32_or(weight, 0),
+        weight: required("weight", weight)?.value,
         request_headers: mutations("request", request_headers_to_add, request_headers_to_remove)?,
         response_headers: mutations(
             "response",

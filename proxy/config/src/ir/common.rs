@@ -203,8 +203,6 @@ pub struct CommonHttpOptions {
     pub idle_timeout: Option<Duration>,
     /// End a connection after so long; none for never.
     pub max_connection_duration: Option<Duration>,
-    /// Longest random addition to that. Default none.
-    pub max_connection_duration_jitter: Duration,
     /// Fields a message may have. Default 100.
     pub max_headers_count: u32,
     /// Size of all fields, KiB; none for the default of the place.

@@ -223,8 +223,6 @@ pub struct ForwardConfig {
     pub priority: RoutingPriority,
     /// Upgrades turned on or off here.
     pub upgrades: BTreeMap<Box<str>, bool>,
-    /// Redirects followed here.
-    pub internal_redirect: Option<InternalRedirectConfig>,
     /// Deprecated `max_grpc_timeout`: take `grpc-timeout`, at most this (zero:
     /// any). None ignores the field.
     pub max_grpc_timeout: Option<Duration>,
@@ -359,19 +357,6 @@ pub enum PathRedirect {
     Prefix(Box<str>),
     /// By a regex.
     Regex(RegexRewrite),
-}
-
-/// Redirects followed here (`InternalRedirectPolicy`).
-#[derive(Clone, Debug)]
-pub struct InternalRedirectConfig {
-    /// How many. Default 1.
-    pub max_internal_redirects: u32,
-    /// Which statuses. Default 302.
-    pub response_codes: Vec<u16>,
-    /// Follow from http to https and back.
-    pub allow_cross_scheme_redirect: bool,
-    /// Fields of the response to copy to the new request.
-    pub response_headers_to_copy: Vec<HeaderName>,
 }
 
 /// The retry policy (`RetryPolicy`).

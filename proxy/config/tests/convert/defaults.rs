@@ -29,7 +29,9 @@ fn cluster_of(fields: Value) -> ClusterConfig {
 
 fn forward(action: Value) -> ForwardConfig {
     let table = routes_with(json!({ "match": { "prefix": "/" }, "route": action }));
-    let table = convert::route_table(&bytes(names::ROUTES, &table), &context()).unwrap().value;
+    let table = convert::route_table(&bytes(names::ROUTES, &table), &context())
+        .unwrap()
+        .value;
     let host = std::sync::Arc::into_inner(table.virtual_hosts.into_iter().next().unwrap()).unwrap();
     let route = std::sync::Arc::into_inner(host.routes.into_iter().next().unwrap()).unwrap();
     match route.action {
@@ -95,14 +97,20 @@ fn a_timeout_of_zero_is_none() {
     }));
     assert_eq!(config.stream_idle_timeout, None);
     assert_eq!(config.common_http.idle_timeout, None);
-    assert_eq!(forward(json!({ "cluster": "c", "timeout": "0s" })).timeout, None);
+    assert_eq!(
+        forward(json!({ "cluster": "c", "timeout": "0s" })).timeout,
+        None
+    );
 }
 
 #[test]
 fn of_http_options() {
     let config = hcm_of(json!({}));
     assert_eq!(config.common_http.max_headers_count, 100);
-    assert_eq!(config.common_http.headers_with_underscores_action, UnderscoresAction::Allow);
+    assert_eq!(
+        config.common_http.headers_with_underscores_action,
+        UnderscoresAction::Allow
+    );
     assert_eq!(config.common_http.max_requests_per_connection, None);
     let http1 = config.http1;
     assert!(http1.allow_absolute_url && !http1.accept_http_10 && !http1.enable_trailers);
@@ -117,7 +125,10 @@ fn of_http_options() {
     assert_eq!(http2.max_outbound_control_frames, 1_000);
     assert_eq!(http2.max_consecutive_inbound_frames_with_empty_payload, 1);
     assert_eq!(http2.max_inbound_priority_frames_per_stream, 100);
-    assert_eq!(http2.max_inbound_window_update_frames_per_data_frame_sent, 10);
+    assert_eq!(
+        http2.max_inbound_window_update_frames_per_data_frame_sent,
+        10
+    );
     assert_eq!(http2.keepalive, None);
 }
 
@@ -172,7 +183,9 @@ fn of_a_back_off() {
 #[test]
 fn of_a_table() {
     let table = routes_with(json!({ "match": { "prefix": "/" }, "route": { "cluster": "c" } }));
-    let rds = convert::route_table(&bytes(names::ROUTES, &table), &context()).unwrap().value;
+    let rds = convert::route_table(&bytes(names::ROUTES, &table), &context())
+        .unwrap()
+        .value;
     assert!(!rds.validate_clusters);
     assert_eq!(rds.max_direct_response_body_size, 4_096);
     assert!(!rds.most_specific_header_mutations_wins && !rds.ignore_port_in_host_matching);
@@ -186,7 +199,9 @@ fn of_a_table() {
 #[test]
 fn of_a_redirect() {
     let table = routes_with(json!({ "match": { "path": "/" }, "redirect": {} }));
-    let table = convert::route_table(&bytes(names::ROUTES, &table), &context()).unwrap().value;
+    let table = convert::route_table(&bytes(names::ROUTES, &table), &context())
+        .unwrap()
+        .value;
     let RouteActionConfig::Redirect(redirect) = &table.virtual_hosts[0].routes[0].action else {
         panic!("no redirect");
     };
@@ -222,7 +237,10 @@ fn of_circuit_breakers() {
     assert!(!default.track_remaining);
     assert_eq!(config.breakers_high.max_requests, 7);
     let budget = config.breakers_high.retry_budget.unwrap();
-    assert_eq!((budget.budget_percent, budget.min_retry_concurrency), (20.0, 3));
+    assert_eq!(
+        (budget.budget_percent, budget.min_retry_concurrency),
+        (20.0, 3)
+    );
 }
 
 #[test]
@@ -236,7 +254,10 @@ fn of_load_balancers() {
             min_weight_percent: 10.0,
         },
     };
-    assert_eq!(cluster_of(json!({ "lb_policy": "LEAST_REQUEST" })).lb, least);
+    assert_eq!(
+        cluster_of(json!({ "lb_policy": "LEAST_REQUEST" })).lb,
+        least
+    );
     let typed = cluster_of(json!({ "load_balancing_policy": { "policies": [
         { "typed_extension_config": { "name": "least", "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest"
@@ -252,7 +273,10 @@ fn of_dns() {
         panic!("not STRICT_DNS");
     };
     assert_eq!(dns.refresh_rate, Duration::from_secs(5));
-    assert_eq!((dns.family, dns.respect_ttl), (DnsLookupFamily::Auto, false));
+    assert_eq!(
+        (dns.family, dns.respect_ttl),
+        (DnsLookupFamily::Auto, false)
+    );
     assert_eq!(dns.failure_refresh_rate, None);
     assert_eq!(&*hosts.localities[0].endpoints[0].hostname, "127.0.0.1");
 }
@@ -315,9 +339,18 @@ fn of_the_modes_of_http_options() {
         .protocol
     };
     let explicit = |version: &str| with(json!({ "explicit_http_config": { version: {} } }));
-    assert_eq!(explicit("http_protocol_options"), UpstreamProtocolConfig::Http1);
-    assert_eq!(explicit("http2_protocol_options"), UpstreamProtocolConfig::Http2);
-    assert_eq!(with(json!({ "auto_config": {} })), UpstreamProtocolConfig::Auto);
+    assert_eq!(
+        explicit("http_protocol_options"),
+        UpstreamProtocolConfig::Http1
+    );
+    assert_eq!(
+        explicit("http2_protocol_options"),
+        UpstreamProtocolConfig::Http2
+    );
+    assert_eq!(
+        with(json!({ "auto_config": {} })),
+        UpstreamProtocolConfig::Auto
+    );
     assert_eq!(
         with(json!({ "use_downstream_protocol_config": { "http2_protocol_options": {} } })),
         UpstreamProtocolConfig::Downstream { http2: true }
@@ -330,12 +363,17 @@ fn of_the_modes_of_http_options() {
 #[test]
 fn a_typed_struct_becomes_the_message_that_it_names() {
     for wrapper in ["udpa.type.v1.TypedStruct", "xds.type.v3.TypedStruct"] {
-        let config = hcm_of(json!({ "http_filters": [{ "name": "router", "typed_config": {
+        let config = hcm_of(
+            json!({ "http_filters": [{ "name": "router", "typed_config": {
             "@type": format!("type.googleapis.com/{wrapper}"),
             "type_url": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
             "value": { "suppress_envoy_headers": true, "dynamic_stats": false }
-        } }] }));
-        assert!(config.router.suppress_envoy_headers && !config.router.dynamic_stats, "{wrapper}");
+        } }] }),
+        );
+        assert!(
+            config.router.suppress_envoy_headers && !config.router.dynamic_stats,
+            "{wrapper}"
+        );
     }
 }
 
@@ -354,11 +392,16 @@ fn overrides_of_a_route_are_kept_by_name() {
             }
         }
     }));
-    let table = convert::route_table(&bytes(names::ROUTES, &table), &context()).unwrap().value;
+    let table = convert::route_table(&bytes(names::ROUTES, &table), &context())
+        .unwrap()
+        .value;
     let overrides = &table.virtual_hosts[0].routes[0].filter_overrides;
     let seen: Vec<_> = overrides
         .iter()
         .map(|(name, of)| (&**name, of.disabled, of.config.is_some()))
         .collect();
-    assert_eq!(seen, [("a", true, false), ("b", false, true), ("c", false, true)]);
+    assert_eq!(
+        seen,
+        [("a", true, false), ("b", false, true), ("c", false, true)]
+    );
 }

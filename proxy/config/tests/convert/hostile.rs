@@ -1,10 +1,8 @@
 //! Bytes that nobody should send: an error at worst.
 
-
-
+use crate::support::{bytes, hcm, listener_with, names, refusal, routes_with};
 use proptest::prelude::*;
 use serde_json::json;
-use crate::support::{bytes, hcm, listener_with, names, refusal, routes_with};
 
 const KINDS: [&str; 5] = [
     names::BOOTSTRAP,
@@ -27,10 +25,16 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         (
             names::LISTENER,
-            bytes(names::LISTENER, &listener_with(hcm(json!({ "route_config": table.clone() })))),
+            bytes(
+                names::LISTENER,
+                &listener_with(hcm(json!({ "route_config": table.clone() }))),
+            ),
         ),
         (names::ROUTES, bytes(names::ROUTES, &table)),
-        (names::CLUSTER, bytes(names::CLUSTER, &crate::support::cluster(json!({})))),
+        (
+            names::CLUSTER,
+            bytes(names::CLUSTER, &crate::support::cluster(json!({}))),
+        ),
     ]
 }
 

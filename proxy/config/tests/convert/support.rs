@@ -1,6 +1,5 @@
 //! What the tests of the conversions share.
 
-
 use std::sync::Arc;
 
 use filter_api::{
