@@ -1,3 +1,4 @@
 //! Connections beneath the protocols.
 
 pub mod io;
+pub mod local_address;

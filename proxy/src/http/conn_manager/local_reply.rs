@@ -1,0 +1,282 @@
+//! Replies that the proxy makes itself: how they look, and those that stand for
+//! a failed upstream.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use filter_api::LocalReply;
+use outrigger_config::format::FormatContext;
+use outrigger_config::ir::{
+    AccessLogFilter, AppendAction, BodyFormat, BodyFormatContent, Comparison, ComparisonOp,
+    HeaderAdd, LocalReplyConfig,
+};
+use outrigger_types::{
+    Details, HeaderKey, HeaderValue, Method, RequestHead, ResetReason, ResponseFlag, ResponseHead,
+    StatusCode, StreamInfo, names,
+};
+
+/// A reply as it is to be sent.
+#[derive(Debug)]
+pub struct Rendered {
+    /// The head, `content-length` and `content-type` included.
+    pub head: ResponseHead,
+    /// The body; always empty for a gRPC caller.
+    pub body: Bytes,
+}
+
+/// Makes a response of a reply: mapped as configured, and trailers-only for a
+/// gRPC caller.
+pub fn render(
+    config: &LocalReplyConfig,
+    reply: LocalReply,
+    request: &RequestHead,
+    info: &StreamInfo,
+) -> Rendered {
+    let mut rendered = Rendered { head: ResponseHead::new(reply.status), body: reply.body };
+    rendered.head.headers = reply.headers;
+    let content_type = rewrite(config, &mut rendered, request, info);
+    if info.is_grpc || request.is_grpc() {
+        return to_grpc(rendered, reply.grpc_status, request.method == Method::HEAD);
+    }
+    let headers = &mut rendered.head.headers;
+    if rendered.body.is_empty() {
+        headers.remove(&names::CONTENT_LENGTH);
+        headers.remove(&names::CONTENT_TYPE);
+    } else {
+        headers.set(names::CONTENT_LENGTH, HeaderValue::from(rendered.body.len()));
+        match content_type {
+            Some(content_type) => headers.set(names::CONTENT_TYPE, content_type),
+            None if !headers.contains(&names::CONTENT_TYPE) => {
+                headers.append(names::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+            }
+            None => {}
+        }
+    }
+    rendered
+}
+
+/// Applies the first mapper that matches, then the format of the body. The
+/// content type of the format, if there is one.
+fn rewrite(
+    config: &LocalReplyConfig,
+    rendered: &mut Rendered,
+    request: &RequestHead,
+    info: &StreamInfo,
+) -> Option<HeaderValue> {
+    let status = rendered.head.status;
+    let mapper = config.mappers.iter().find(|mapper| matches(&mapper.filter, status, request, info));
+    let mut format = config.body_format.as_ref();
+    if let Some(mapper) = mapper {
+        if let Some(body) = &mapper.body {
+            rendered.body = Bytes::copy_from_slice(body);
+        }
+        for add in &mapper.headers_to_add {
+            add_header(add, &mut rendered.head, request, info);
+        }
+        if let Some(status) = mapper.status {
+            rendered.head.status = status;
+        }
+        format = mapper.body_format.as_ref().or(format);
+    }
+    format.map(|format| apply_format(format, rendered, request, info))
+}
+
+fn context<'a>(
+    head: &'a ResponseHead,
+    body: &'a [u8],
+    request: &'a RequestHead,
+    info: &'a StreamInfo,
+) -> FormatContext<'a> {
+    FormatContext {
+        request: Some(request),
+        response: Some(head),
+        local_reply_body: body,
+        ..FormatContext::new(info)
+    }
+}
+
+fn apply_format(
+    format: &BodyFormat,
+    rendered: &mut Rendered,
+    request: &RequestHead,
+    info: &StreamInfo,
+) -> HeaderValue {
+    let mut out = Vec::new();
+    let context = context(&rendered.head, &rendered.body, request, info);
+    let default = match &format.content {
+        BodyFormatContent::Text(text) => {
+            text.append_to(&mut out, &context);
+            "text/plain"
+        }
+        BodyFormatContent::Json(json) => {
+            json.append_to(&mut out, &context);
+            "application/json"
+        }
+    };
+    rendered.body = out.into();
+    let configured = format.content_type.as_ref().and_then(|t| HeaderValue::from_str(t).ok());
+    configured.unwrap_or(HeaderValue::from_static(default))
+}
+
+fn add_header(add: &HeaderAdd, head: &mut ResponseHead, request: &RequestHead, info: &StreamInfo) {
+    let HeaderKey::Field(name) = &add.key else { return };
+    let mut value = Vec::new();
+    add.value.append_to(&mut value, &context(head, b"", request, info));
+    if value.is_empty() && !add.keep_empty_value {
+        return;
+    }
+    let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) else { return };
+    let exists = head.headers.contains(name);
+    match add.action {
+        AppendAction::AppendIfExistsOrAdd => head.headers.append(name.clone(), value),
+        AppendAction::AddIfAbsent if exists => {}
+        AppendAction::OverwriteIfExists if !exists => {}
+        AppendAction::AddIfAbsent
+        | AppendAction::OverwriteIfExists
+        | AppendAction::OverwriteIfExistsOrAdd => head.headers.set(name.clone(), value),
+    }
+}
+
+/// Whether a mapper's filter takes the reply.
+fn matches(filter: &AccessLogFilter, status: StatusCode, request: &RequestHead, info: &StreamInfo) -> bool {
+    match filter {
+        AccessLogFilter::StatusCode(comparison) => compare(comparison, u64::from(status.as_u16())),
+        AccessLogFilter::Duration(comparison) => {
+            compare(comparison, u64::try_from(info.elapsed().as_millis()).unwrap_or(u64::MAX))
+        }
+        AccessLogFilter::NotHealthCheck => !info.health_check,
+        AccessLogFilter::Traceable => info.traced,
+        AccessLogFilter::Runtime { fraction, .. } => fraction.default.picks(rand::random()),
+        AccessLogFilter::And(all) => all.iter().all(|f| matches(f, status, request, info)),
+        AccessLogFilter::Or(any) => any.iter().any(|f| matches(f, status, request, info)),
+        AccessLogFilter::Header(matcher) => matcher.matches_request(request),
+        AccessLogFilter::ResponseFlag(flags) => match flags.is_empty() {
+            true => !info.flags.is_empty(),
+            false => flags.iter().any(|flag| info.flags.has(flag)),
+        },
+        AccessLogFilter::GrpcStatus { statuses, exclude } => {
+            statuses.contains(&grpc_status_of(status)) != *exclude
+        }
+    }
+}
+
+fn compare(comparison: &Comparison, n: u64) -> bool {
+    let value = u64::from(comparison.value);
+    match comparison.op {
+        ComparisonOp::Eq => n == value,
+        ComparisonOp::Ge => n >= value,
+        ComparisonOp::Le => n <= value,
+        ComparisonOp::Ne => n != value,
+    }
+}
+
+fn to_grpc(mut rendered: Rendered, status: Option<u32>, is_head: bool) -> Rendered {
+    let headers = &mut rendered.head.headers;
+    headers.set(names::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    if headers.get(&names::GRPC_STATUS).is_none_or(HeaderValue::is_empty) {
+        let status = status.unwrap_or_else(|| grpc_status_of(rendered.head.status));
+        headers.set(names::GRPC_STATUS, HeaderValue::from(status));
+    }
+    if !rendered.body.is_empty() && !is_head {
+        let text = rendered.body.strip_suffix(b"\n").unwrap_or(&rendered.body);
+        if let Ok(message) = HeaderValue::from_bytes(&percent_encoded(text)) {
+            headers.set(names::GRPC_MESSAGE, message);
+        }
+    }
+    headers.remove(&names::CONTENT_LENGTH);
+    rendered.head.status = StatusCode::OK;
+    rendered.body = Bytes::new();
+    rendered
+}
+
+/// The gRPC status that Envoy answers for an HTTP one.
+fn grpc_status_of(status: StatusCode) -> u32 {
+    match status.as_u16() {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502 | 503 | 504 => 14,
+        _ => 2,
+    }
+}
+
+/// `grpc-message` as Envoy writes it.
+fn percent_encoded(text: &[u8]) -> Cow<'_, [u8]> {
+    let plain = |b: &u8| (b' '..b'~').contains(b) && *b != b'%';
+    if text.iter().all(plain) {
+        return text.into();
+    }
+    let mut out = Vec::with_capacity(text.len() + 16);
+    for byte in text {
+        if plain(byte) {
+            out.push(*byte);
+        } else {
+            out.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        }
+    }
+    out.into()
+}
+
+/// The flag of a reset by the upstream.
+pub fn flag_of(reason: ResetReason) -> ResponseFlag {
+    match reason {
+        ResetReason::ConnectionFailure | ResetReason::ConnectionTimeout => {
+            ResponseFlag::UpstreamConnectionFailure
+        }
+        ResetReason::ConnectionTermination | ResetReason::Http1PrematureUpstreamHalfClose => {
+            ResponseFlag::UpstreamConnectionTermination
+        }
+        ResetReason::LocalReset | ResetReason::LocalRefusedStreamReset => ResponseFlag::LocalReset,
+        ResetReason::RemoteReset
+        | ResetReason::RemoteRefusedStreamReset
+        | ResetReason::ConnectError => ResponseFlag::UpstreamRemoteReset,
+        ResetReason::Overflow => ResponseFlag::UpstreamOverflow,
+        ResetReason::ProtocolError => ResponseFlag::UpstreamProtocolError,
+        ResetReason::OverloadManager => ResponseFlag::OverloadManager,
+    }
+}
+
+/// The reply for an upstream that reset the stream before its response began.
+/// `retried` says that it was not the first attempt. The caller sets the flag,
+/// which stands even if a retry follows.
+pub fn of_upstream_reset(
+    reason: ResetReason,
+    transport_failure: Option<&str>,
+    codec_details: &str,
+    retried: bool,
+) -> LocalReply {
+    let status = match reason {
+        ResetReason::ProtocolError => StatusCode::BAD_GATEWAY,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let why = transport_failure.unwrap_or(codec_details);
+    let mut body = String::from("upstream connect error or disconnect/reset before headers. ");
+    if retried {
+        body.push_str("retried and the latest ");
+    }
+    body.push_str("reset reason: ");
+    body.push_str(reason.as_str());
+    if !why.is_empty() {
+        body.push_str(", transport failure reason: ");
+        body.push_str(why);
+    }
+    let details = reset_details("upstream_reset_before_response_started", reason, why);
+    let mut reply = LocalReply::new(status, body, details);
+    if reason == ResetReason::Overflow {
+        reply.headers.append(names::X_ENVOY_OVERLOADED, HeaderValue::from_static("true"));
+    }
+    reply
+}
+
+/// The details of a reset by the upstream after its response had begun.
+pub fn details_after_head(reason: ResetReason) -> Details {
+    reset_details("upstream_reset_after_response_started", reason, "")
+}
+
+/// Details hold no white space.
+fn reset_details(when: &str, reason: ResetReason, why: &str) -> Details {
+    let bar = if why.is_empty() { "" } else { "|" };
+    let text = format!("{when}{{{}{bar}{why}}}", reason.as_str());
+    text.replace(|c: char| c.is_ascii_whitespace(), "_").into()
+}

@@ -1,0 +1,370 @@
+//! The rules for the head of a request before any filter sees it: what is
+//! refused, what a client may not say, and what the proxy says about itself.
+//!
+//! The order is Envoy's: nominated fields, host, path, then the fields that say
+//! who the client is. See "HTTP header sanitizing" in Envoy's documentation.
+
+use bytes::Bytes;
+use filter_api::LocalReply;
+use outrigger_config::ir::{HcmConfig, StripPort, UpgradeConfig};
+use outrigger_types::{
+    HeaderName, HeaderValue, Method, Protocol, RequestHead, ResponseFlag, Scheme, StatusCode,
+    StreamInfo, details, names,
+};
+
+use super::{forwarded, path, request_id};
+
+/// As many names in `connection` are refused.
+const MAX_NOMINATED: usize = 10;
+/// A `te` of this length that `connection` names is refused.
+const MAX_TE: usize = 256;
+
+/// Makes a request fit for the filters, and takes note of what it says about
+/// its client. `random` is the stream's own number.
+///
+/// # Errors
+/// With the answer, if the request is refused.
+pub fn mutate(
+    head: &mut RequestHead,
+    hcm: &HcmConfig,
+    info: &mut StreamInfo,
+    random: u64,
+) -> Result<(), LocalReply> {
+    info.is_grpc = head.is_grpc();
+    let mut seen = Seen::of(head);
+    if seen.has(Seen::CONNECTION) && !remove_nominated(head) {
+        return Err(refused_connection());
+    }
+    check_target(head)?;
+    path::normalise(head, hcm, info.is_grpc)?;
+    normalise_host(head, hcm, info);
+    take_extended_connect(head, &mut seen);
+    let mut remove = hop_by_hop(head, seen);
+    let edge = forwarded::apply(head, hcm, info, seen);
+    if !info.internal_request {
+        remove |= Seen::UNTRUSTED;
+    }
+    if edge {
+        remove |= Seen::EDGE_ONLY;
+    }
+    if seen.intersects(remove) {
+        head.headers.retain(|name, _| !remove.intersects(Seen::class(name)));
+    }
+    if info.internal_request {
+        head.headers.append(names::X_ENVOY_INTERNAL, HeaderValue::from_static("true"));
+    }
+    append_via(head, hcm);
+    forwarded::write_external_address(head, info, edge);
+    request_id::apply(head, hcm, info, edge, random);
+    remove_client_cert(head, hcm, seen);
+    Ok(())
+}
+
+/// Refuses an upgrade that neither the HCM nor the route takes, and CONNECT.
+/// `route` are the route's own settings, which come first.
+///
+/// # Errors
+/// 403, if it is refused.
+pub fn check_upgrade(
+    head: &RequestHead,
+    hcm: &HcmConfig,
+    route: &[UpgradeConfig],
+) -> Result<(), LocalReply> {
+    let accepted = match &head.protocol {
+        None => head.method != Method::CONNECT,
+        Some(protocol) => {
+            let known = |upgrade: &&UpgradeConfig| {
+                upgrade.name.as_bytes().eq_ignore_ascii_case(protocol)
+            };
+            let of_route = route.iter().find(known);
+            let of_hcm = hcm.upgrades.iter().find(known);
+            match (of_route, of_hcm) {
+                (Some(route), _) => route.enabled,
+                (None, Some(hcm)) => hcm.enabled,
+                (None, None) => false,
+            }
+        }
+    };
+    if accepted {
+        return Ok(());
+    }
+    Err(LocalReply::new(StatusCode::FORBIDDEN, "", details::UPGRADE_FAILED))
+}
+
+/// Writes who calls: the node's cluster as `user-agent` where there is none and
+/// as `x-envoy-downstream-service-cluster`, the node's id as
+/// `x-envoy-downstream-service-node` (`add_user_agent`).
+pub fn add_user_agent(head: &mut RequestHead, cluster: &HeaderValue, node: Option<&HeaderValue>) {
+    let headers = &mut head.headers;
+    headers.set(names::X_ENVOY_DOWNSTREAM_SERVICE_CLUSTER, cluster.clone());
+    if headers.get(&names::USER_AGENT).is_none_or(HeaderValue::is_empty) {
+        headers.set(names::USER_AGENT, cluster.clone());
+    }
+    if let Some(node) = node {
+        headers.set(names::X_ENVOY_DOWNSTREAM_SERVICE_NODE, node.clone());
+    }
+}
+
+/// Which of the fields that matter here a head has: one pass over the names
+/// saves a look-up for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seen(u16);
+
+impl Seen {
+    pub(super) const NONE: Self = Self(0);
+    pub(super) const CONNECTION: Self = Self(1);
+    pub(super) const UPGRADE: Self = Self(1 << 1);
+    pub(super) const TE: Self = Self(1 << 2);
+    /// `keep-alive`, `proxy-connection`, `transfer-encoding`, `x-envoy-internal`:
+    /// removed from every request.
+    pub(super) const ALWAYS_REMOVED: Self = Self(1 << 3);
+    pub(super) const FORWARDED_FOR: Self = Self(1 << 4);
+    pub(super) const FORWARDED_PROTO: Self = Self(1 << 5);
+    pub(super) const FORWARDED_PORT: Self = Self(1 << 6);
+    pub(super) const CLIENT_CERT: Self = Self(1 << 7);
+    /// What only a trusted client may say to the first proxy.
+    pub(super) const EDGE_ONLY: Self = Self(1 << 8);
+    /// What only an internal client may say.
+    pub(super) const UNTRUSTED: Self = Self(1 << 9);
+
+    fn of(head: &RequestHead) -> Self {
+        head.headers.iter().fold(Self::NONE, |seen, (name, _)| seen | Self::class(name))
+    }
+
+    pub(super) fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    fn class(name: &HeaderName) -> Self {
+        match name.as_str() {
+            "connection" => Self::CONNECTION,
+            "upgrade" => Self::UPGRADE,
+            "te" => Self::TE,
+            "keep-alive" | "proxy-connection" | "transfer-encoding" | "x-envoy-internal" => {
+                Self::ALWAYS_REMOVED
+            }
+            "x-forwarded-for" => Self::FORWARDED_FOR,
+            "x-forwarded-proto" => Self::FORWARDED_PROTO,
+            "x-forwarded-port" => Self::FORWARDED_PORT,
+            "x-forwarded-client-cert" => Self::CLIENT_CERT,
+            text => match text.strip_prefix("x-envoy-") {
+                Some(rest) => Self::class_of_envoy(rest),
+                None => Self::NONE,
+            },
+        }
+    }
+
+    fn class_of_envoy(rest: &str) -> Self {
+        match rest {
+            "decorator-operation" | "downstream-service-cluster" | "downstream-service-node" => {
+                Self::EDGE_ONLY
+            }
+            "retriable-status-codes"
+            | "retriable-header-names"
+            | "retry-on"
+            | "retry-grpc-on"
+            | "max-retries"
+            | "upstream-alt-stat-name"
+            | "upstream-rq-timeout-ms"
+            | "upstream-rq-per-try-timeout-ms"
+            | "upstream-rq-timeout-alt-response"
+            | "expected-rq-timeout-ms"
+            | "force-trace"
+            | "ip-tags"
+            | "original-url"
+            | "hedge-on-per-try-timeout" => Self::UNTRUSTED,
+            _ => Self::NONE,
+        }
+    }
+}
+
+impl std::ops::BitOr for Seen {
+    type Output = Self;
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl std::ops::BitOrAssign for Seen {
+    fn bitor_assign(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}
+
+fn refused_connection() -> LocalReply {
+    LocalReply::new(
+        StatusCode::BAD_REQUEST,
+        "Bad Request",
+        details::CONNECTION_HEADER_REJECTED,
+    )
+    .with_flag(ResponseFlag::DownstreamProtocolError)
+}
+
+/// A host must be there, even if it is empty; the path must be relative.
+fn check_target(head: &RequestHead) -> Result<(), LocalReply> {
+    if head.authority.is_none() {
+        return Err(LocalReply::new(StatusCode::BAD_REQUEST, "", details::MISSING_HOST_HEADER));
+    }
+    match head.path.first() {
+        Some(b'/') => Ok(()),
+        None if head.method == Method::CONNECT && head.protocol.is_none() => Ok(()),
+        None => Err(LocalReply::new(StatusCode::NOT_FOUND, "", details::MISSING_PATH)),
+        Some(_) => Err(LocalReply::new(StatusCode::NOT_FOUND, "", details::ABSOLUTE_PATH_REJECTED)),
+    }
+}
+
+/// Removes the fields that `connection` names. False if it names what it may
+/// not: a field that says where the request comes from, or too many.
+fn remove_nominated(head: &mut RequestHead) -> bool {
+    let Some(value) = head.headers.joined(&names::CONNECTION) else { return true };
+    let tokens = || value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|t| !t.is_empty());
+    if tokens().count() >= MAX_NOMINATED {
+        return false;
+    }
+    let mut removed = smallvec::SmallVec::<[HeaderName; 4]>::new();
+    let mut keeps_te = false;
+    for token in tokens().filter(|token| !is_connection_option(token)) {
+        if token.contains(&b':') || is_forwarding(token) {
+            return false;
+        }
+        if token.eq_ignore_ascii_case(b"te") {
+            let te = head.headers.get_bytes(&names::TE).unwrap_or_default();
+            if te.len() >= MAX_TE {
+                return false;
+            }
+            keeps_te = te.split(|b| *b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(b"trailers"));
+            if keeps_te {
+                continue;
+            }
+        }
+        if let Ok(name) = HeaderName::from_bytes(token) {
+            removed.push(name);
+        }
+    }
+    drop(value);
+    if keeps_te {
+        head.headers.set(names::TE, HeaderValue::from_static("trailers"));
+    }
+    if !removed.is_empty() {
+        head.headers.retain(|name, _| !removed.contains(name));
+    }
+    true
+}
+
+/// What `connection` says about the connection itself.
+fn is_connection_option(token: &[u8]) -> bool {
+    [&b"close"[..], b"keep-alive", b"upgrade", b"http2-settings", b"connection"]
+        .iter()
+        .any(|option| token.eq_ignore_ascii_case(option))
+}
+
+fn is_forwarding(token: &[u8]) -> bool {
+    [&b"x-forwarded-for"[..], b"x-forwarded-host", b"x-forwarded-proto"]
+        .iter()
+        .any(|name| token.eq_ignore_ascii_case(name))
+}
+
+/// Drops the host's final dot and its port, as far as the configuration says.
+fn normalise_host(head: &mut RequestHead, hcm: &HcmConfig, info: &StreamInfo) {
+    if hcm.strip_trailing_host_dot {
+        strip_trailing_dot(head);
+    }
+    let listener_port = match hcm.strip_port {
+        StripPort::None => return,
+        StripPort::Any => None,
+        StripPort::Matching => Some(info.connection.local.port().map_or(0, u32::from)),
+    };
+    let Some(host) = &head.authority else { return };
+    if let Some((end, port)) = port_of(host)
+        && listener_port.is_none_or(|listener| listener == port)
+    {
+        head.authority = Some(host.slice(..end));
+    }
+}
+
+fn strip_trailing_dot(head: &mut RequestHead) {
+    let Some(host) = &head.authority else { return };
+    let Some(dot) = host.iter().rposition(|b| *b == b'.') else { return };
+    if dot + 1 == host.len() {
+        head.authority = Some(host.slice(..dot));
+    } else if host[dot + 1] == b':' {
+        head.authority = Some(Bytes::from([&host[..dot], &host[dot + 1..]].concat()));
+    }
+}
+
+/// Where the port's colon stands, and the port.
+fn port_of(host: &[u8]) -> Option<(usize, u32)> {
+    let colon = host.iter().rposition(|b| *b == b':')?;
+    if host[colon..].contains(&b']') {
+        return None;
+    }
+    let port = std::str::from_utf8(&host[colon + 1..]).ok()?.parse().ok()?;
+    Some((colon, port))
+}
+
+/// An extended CONNECT of HTTP/2 is treated as the upgrade of HTTP/1 that it
+/// stands for.
+fn take_extended_connect(head: &mut RequestHead, seen: &mut Seen) {
+    if head.method != Method::CONNECT {
+        return;
+    }
+    let Some(protocol) = &head.protocol else { return };
+    let Ok(value) = HeaderValue::from_maybe_shared(protocol.clone()) else { return };
+    head.method = Method::GET;
+    head.headers.set(names::UPGRADE, value);
+    head.headers.set(names::CONNECTION, HeaderValue::from_static("upgrade"));
+    *seen |= Seen::UPGRADE | Seen::CONNECTION;
+}
+
+/// What of the connection's own fields is to be removed. An upgrade keeps what
+/// asks for it.
+fn hop_by_hop(head: &mut RequestHead, seen: Seen) -> Seen {
+    let mut remove = Seen::ALWAYS_REMOVED;
+    if head.protocol.is_some() {
+        if !head.headers.contains(&names::CONTENT_LENGTH) && !head.headers.contains(&names::TRANSFER_ENCODING) {
+            head.headers.append(names::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        return remove;
+    }
+    remove |= Seen::CONNECTION | Seen::UPGRADE;
+    if seen.has(Seen::TE) && head.headers.get_bytes(&names::TE) != Some(b"trailers") {
+        remove |= Seen::TE;
+    }
+    remove
+}
+
+fn append_via(head: &mut RequestHead, hcm: &HcmConfig) {
+    if !hcm.via.is_empty() {
+        super::response::append_via(&mut head.headers, &hcm.via);
+    }
+}
+
+/// Without a client certificate of TLS what a client says about one is removed.
+fn remove_client_cert(head: &mut RequestHead, hcm: &HcmConfig, seen: Seen) {
+    use outrigger_config::ir::ForwardClientCert;
+    if seen.has(Seen::CLIENT_CERT) && hcm.forward_client_cert != ForwardClientCert::AlwaysForwardOnly {
+        head.headers.remove(&names::X_FORWARDED_CLIENT_CERT);
+    }
+}
+
+/// The scheme: the one that is configured, else for HTTP/1 the one that
+/// `x-forwarded-proto` names.
+pub(super) fn set_scheme(head: &mut RequestHead, hcm: &HcmConfig, info: &StreamInfo) {
+    if let Some(scheme) = &hcm.scheme_overwrite {
+        head.scheme = Scheme::from_bytes(scheme.as_bytes());
+        if let Ok(value) = HeaderValue::from_str(scheme) {
+            head.headers.set(names::X_FORWARDED_PROTO, value);
+        }
+    } else if info.protocol != Some(Protocol::Http2)
+        && let Some(proto) = head.headers.get_bytes(&names::X_FORWARDED_PROTO)
+    {
+        match Scheme::from_bytes(proto) {
+            Scheme::Other(_) => {}
+            scheme => head.scheme = scheme,
+        }
+    }
+}
