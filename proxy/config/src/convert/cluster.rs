@@ -71,7 +71,7 @@ fn convert(message: pb::Cluster) -> Result<ClusterConfig> {
         metadata: metadata_message,
         protocol_selection,
         upstream_connection_options,
-        close_connections_on_host_health_failure,
+        close_connections_on_host_health_failure: _,
         ignore_health_on_host_removal: _,
         filters: _,
         load_balancing_policy,
@@ -81,7 +81,7 @@ fn convert(message: pb::Cluster) -> Result<ClusterConfig> {
         upstream_config: _,
         track_cluster_stats: _,
         preconnect_policy: _,
-        connection_pool_per_downstream_connection,
+        connection_pool_per_downstream_connection: _,
         queuing_policies: _,
         cluster_discovery_type,
         lb_config,
@@ -145,8 +145,6 @@ fn convert(message: pb::Cluster) -> Result<ClusterConfig> {
         tcp_keepalive: connection_options(upstream_connection_options),
         bind_source: optional("upstream_bind_config", upstream_bind_config, bind_source)?.flatten(),
         metadata: metadata(metadata_message),
-        close_connections_on_host_health_failure,
-        connection_pool_per_downstream_connection,
     })
 }
 

@@ -38,7 +38,7 @@ pub(super) fn forward(
         append_x_forwarded_host,
         timeout,
         idle_timeout,
-        flush_timeout,
+        flush_timeout: _,
         early_data_policy: _,
         retry_policy: retry,
         retry_policy_typed_config: _,
@@ -85,7 +85,6 @@ pub(super) fn forward(
         upgrades: upgrades(upgrade_configs)?,
         max_grpc_timeout: duration("max_grpc_timeout", max_grpc_timeout)?,
         grpc_timeout_offset: duration("grpc_timeout_offset", grpc_timeout_offset)?,
-        flush_timeout: duration("flush_timeout", flush_timeout)?,
     })
 }
 

@@ -43,7 +43,7 @@ pub(super) fn hcm(
         scheme_header_transformation,
         max_request_headers_kb,
         stream_idle_timeout,
-        stream_flush_timeout,
+        stream_flush_timeout: _,
         request_timeout,
         request_headers_timeout,
         drain_timeout,
@@ -95,7 +95,6 @@ pub(super) fn hcm(
     let stream_error = bool_or(stream_error_on_invalid_http_message, false);
     let (internal_addresses, internal_unix_sockets) = internal(internal_address_config)?;
     request_id(request_id_extension)?;
-    let (scheme_overwrite, scheme_match_upstream) = scheme(scheme_header_transformation)?;
     let log = log_options(access_log_options)?;
     Ok(HcmConfig {
         codec: codec(codec_type)?,
@@ -110,15 +109,13 @@ pub(super) fn hcm(
         http2: http2(http2_protocol_options, stream_error).within("http2_protocol_options")?,
         server_name: non_empty(server_name).unwrap_or_else(|| defaults::SERVER_NAME.into()),
         server_header: server_header(server_header_transformation)?,
-        scheme_overwrite,
-        scheme_match_upstream,
+        scheme_overwrite: scheme(scheme_header_transformation)?,
         max_request_headers_kb: u32_or(max_request_headers_kb, defaults::MAX_REQUEST_HEADERS_KB),
         stream_idle_timeout: timeout_or(
             "stream_idle_timeout",
             stream_idle_timeout,
             Some(defaults::STREAM_IDLE_TIMEOUT),
         )?,
-        stream_flush_timeout: super::path::duration("stream_flush_timeout", stream_flush_timeout)?,
         request_timeout: timeout_or("request_timeout", request_timeout, None)?,
         request_headers_timeout: timeout_or(
             "request_headers_timeout",
@@ -242,23 +239,20 @@ fn server_header(number: i32) -> Result<ServerHeaderTransformation> {
     }
 }
 
-fn scheme(message: Option<core::SchemeHeaderTransformation>) -> Result<(Option<Arc<str>>, bool)> {
+fn scheme(message: Option<core::SchemeHeaderTransformation>) -> Result<Option<Arc<str>>> {
     use core::scheme_header_transformation::Transformation;
     let core::SchemeHeaderTransformation {
-        match_upstream,
+        match_upstream: _,
         transformation,
     } = message.unwrap_or_default();
-    let overwrite = match transformation {
-        Some(Transformation::SchemeToOverwrite(scheme)) => {
-            if scheme != "http" && scheme != "https" {
-                return refuse("scheme_to_overwrite", "must be http or https")
-                    .within("scheme_header_transformation");
-            }
-            Some(scheme.into())
-        }
-        None => None,
+    let Some(Transformation::SchemeToOverwrite(scheme)) = transformation else {
+        return Ok(None);
     };
-    Ok((overwrite, match_upstream))
+    match scheme.as_str() {
+        "http" | "https" => Ok(Some(scheme.into())),
+        _ => refuse("scheme_to_overwrite", "must be http or https")
+            .within("scheme_header_transformation"),
+    }
 }
 
 fn internal(message: Option<parts::InternalAddressConfig>) -> Result<(Vec<CidrRange>, bool)> {

@@ -171,6 +171,9 @@ fn listener_filter(message: pb::ListenerFilter) -> Result<()> {
     }
 }
 
+/// The most combinations of criteria that the chains of a listener may make.
+const MAX_COMBINATIONS: usize = 1 << 18;
+
 /// The chains: at least one, each with a name and criteria of its own.
 fn chains(
     messages: Vec<pb::FilterChain>,
@@ -183,6 +186,13 @@ fn chains(
     let chains = each("filter_chains", messages, |message| {
         filter_chain(message, cx).map(Arc::new)
     })?;
+    let total = chains.iter().fold(0usize, |sum, chain| {
+        sum.saturating_add(chain.matches.combination_count())
+    });
+    if total > MAX_COMBINATIONS {
+        let reason = format!("{total} combinations of criteria, more than {MAX_COMBINATIONS}");
+        return refuse("filter_chains", reason);
+    }
     let mut seen = HashMap::new();
     for (i, chain) in chains.iter().enumerate() {
         for key in chain.matches.combinations() {

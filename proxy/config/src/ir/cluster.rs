@@ -45,10 +45,6 @@ pub struct ClusterConfig {
     pub bind_source: Option<SocketAddr>,
     /// Metadata.
     pub metadata: Option<Arc<Metadata>>,
-    /// Close a host's connections as soon as it is unhealthy.
-    pub close_connections_on_host_health_failure: bool,
-    /// Give each downstream connection upstream connections of its own.
-    pub connection_pool_per_downstream_connection: bool,
 }
 
 /// How hosts are found.

@@ -43,15 +43,10 @@ pub struct HcmConfig {
     pub server_header: ServerHeaderTransformation,
     /// Scheme to write in place of the request's.
     pub scheme_overwrite: Option<Arc<str>>,
-    /// Write the scheme of the upstream's transport in place of the request's.
-    pub scheme_match_upstream: bool,
     /// Size of a request's head, KiB. Default 60.
     pub max_request_headers_kb: u32,
     /// Longest pause between bytes of a stream; none for any. Default 5 min.
     pub stream_idle_timeout: Option<Duration>,
-    /// Longest pause while the codec flushes a stream that is otherwise done;
-    /// none takes the stream's idle timeout.
-    pub stream_flush_timeout: Option<Duration>,
     /// Longest time to receive a whole request; none for any.
     pub request_timeout: Option<Duration>,
     /// Longest time to receive a request's head; none for any.

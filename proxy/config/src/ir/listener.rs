@@ -110,6 +110,20 @@ pub struct FilterChainMatchConfig {
 }
 
 impl FilterChainMatchConfig {
+    /// How many [`combinations`](Self::combinations) there are.
+    pub fn combination_count(&self) -> usize {
+        [
+            self.prefix_ranges.len(),
+            self.server_names.len(),
+            self.application_protocols.len(),
+            self.direct_source_prefix_ranges.len(),
+            self.source_prefix_ranges.len(),
+            self.source_ports.len(),
+        ]
+        .into_iter()
+        .fold(1, |count, len| count.saturating_mul(len.max(1)))
+    }
+
     /// Every combination of single criteria: chains that share one could not be
     /// told apart.
     pub fn combinations(&self) -> Vec<FilterChainMatchConfig> {

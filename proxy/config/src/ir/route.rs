@@ -228,9 +228,6 @@ pub struct ForwardConfig {
     pub max_grpc_timeout: Option<Duration>,
     /// Taken off a `grpc-timeout` (deprecated `grpc_timeout_offset`).
     pub grpc_timeout_offset: Option<Duration>,
-    /// Longest pause while the codec flushes a stream that is otherwise done;
-    /// none takes the HCM's, zero turns it off.
-    pub flush_timeout: Option<Duration>,
 }
 
 /// `MaxStreamDuration`

@@ -164,3 +164,17 @@ fn an_unknown_field_is_reported_and_refused_where_it_would_decide() {
         "cluster \"c\" / field 5000: unknown field"
     );
 }
+
+#[test]
+fn criteria_that_multiply_without_end_are_refused() {
+    let ports: Vec<u32> = (1..=1_000).collect();
+    let hosts: Vec<String> = (0..1_000).map(|n| format!("n{n}.example")).collect();
+    let mut listener = listener_with(hcm(json!({})));
+    listener["filter_chains"][0]["filter_chain_match"] =
+        json!({ "source_ports": ports, "server_names": hosts });
+    let error = refusal(names::LISTENER, &bytes(names::LISTENER, &listener)).unwrap();
+    assert!(
+        error.starts_with("listener \"l\" / filter_chains: 1000000 combinations"),
+        "{error}"
+    );
+}
