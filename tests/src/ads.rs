@@ -3,9 +3,10 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 use tokio::net::TcpSocket;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -22,7 +23,10 @@ const PREFIX: &str = "type.googleapis.com/";
 /// Short names of the resource types.
 const TYPES: &[(&str, &str)] = &[
     ("cluster", "envoy.config.cluster.v3.Cluster"),
-    ("endpoints", "envoy.config.endpoint.v3.ClusterLoadAssignment"),
+    (
+        "endpoints",
+        "envoy.config.endpoint.v3.ClusterLoadAssignment",
+    ),
     ("listener", "envoy.config.listener.v3.Listener"),
     ("route", "envoy.config.route.v3.RouteConfiguration"),
     ("virtual_host", "envoy.config.route.v3.VirtualHost"),
@@ -33,14 +37,20 @@ const TYPES: &[(&str, &str)] = &[
 /// The full name for a short one; a full name stays.
 #[must_use]
 pub fn full_type(kind: &str) -> &str {
-    TYPES.iter().find(|(short, _)| *short == kind).map_or(kind, |(_, full)| full)
+    TYPES
+        .iter()
+        .find(|(short, _)| *short == kind)
+        .map_or(kind, |(_, full)| full)
 }
 
 /// The short name of a type URL; an unknown one stays.
 #[must_use]
 pub fn short_type(url: &str) -> &str {
     let full = url.strip_prefix(PREFIX).unwrap_or(url);
-    TYPES.iter().find(|(_, known)| *known == full).map_or(full, |(short, _)| short)
+    TYPES
+        .iter()
+        .find(|(_, known)| *known == full)
+        .map_or(full, |(short, _)| short)
 }
 
 /// One request of the proxy.
@@ -107,7 +117,10 @@ impl Resource {
         let parsed = xds_api::json::from_json(full, value).map_err(|e| format!("{full}: {e}"))?;
         let name = value.get("name").or_else(|| value.get("cluster_name"));
         let name = name.and_then(Value::as_str).unwrap_or_default().to_owned();
-        let body = Any { type_url: format!("{PREFIX}{full}"), value: parsed.bytes };
+        let body = Any {
+            type_url: format!("{PREFIX}{full}"),
+            value: parsed.bytes,
+        };
         Ok(Self { name, body })
     }
 }
@@ -140,7 +153,11 @@ impl Ads {
     /// # Errors
     /// When the port is taken.
     pub fn start(port: u16) -> io::Result<Self> {
-        let mut ads = Self { shared: Arc::default(), port, serving: None };
+        let mut ads = Self {
+            shared: Arc::default(),
+            port,
+            serving: None,
+        };
         ads.listen()?;
         Ok(ads)
     }
@@ -155,14 +172,18 @@ impl Ads {
         socket.bind(([127, 0, 0, 1], self.port).into())?;
         let incoming = TcpListenerStream::new(socket.listen(64)?);
         let (stop, stopped) = oneshot::channel::<()>();
-        let service = service::AggregatedDiscoveryServiceServer::new(Service(Arc::clone(&self.shared)));
+        let service =
+            service::AggregatedDiscoveryServiceServer::new(Service(Arc::clone(&self.shared)));
         let server = tonic::transport::Server::builder().add_service(service);
         let task = tokio::spawn(async move {
             let stopped = async {
                 // Also the loss of the sender means the end.
                 stopped.await.ok();
             };
-            server.serve_with_incoming_shutdown(incoming, stopped).await.ok();
+            server
+                .serve_with_incoming_shutdown(incoming, stopped)
+                .await
+                .ok();
         });
         self.serving = Some((stop, task));
         Ok(())
@@ -254,7 +275,7 @@ impl Ads {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn record(&self, seen: Seen) {
@@ -290,7 +311,9 @@ impl service::AggregatedDiscoveryService for Service {
                 shared.record(whole(stream, request));
             }
         });
-        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(answers))))
+        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(
+            answers,
+        ))))
     }
 
     async fn delta_aggregated_resources(
@@ -311,7 +334,9 @@ impl service::AggregatedDiscoveryService for Service {
                 shared.record(incremental(stream, request));
             }
         });
-        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(answers))))
+        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(
+            answers,
+        ))))
     }
 }
 
@@ -336,7 +361,9 @@ fn incremental(stream: usize, request: pb::DeltaDiscoveryRequest) -> Seen {
     let mut unsubscribed = request.resource_names_unsubscribe;
     unsubscribed.sort();
     let held = request.initial_resource_versions.into_iter();
-    let mut held: Vec<String> = held.map(|(name, version)| format!("{name}={version}")).collect();
+    let mut held: Vec<String> = held
+        .map(|(name, version)| format!("{name}={version}"))
+        .collect();
     held.sort();
     Seen {
         stream,

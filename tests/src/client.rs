@@ -7,8 +7,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::de::{self, Deserializer};
 use serde::Deserialize;
+use serde::de::{self, Deserializer};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -66,8 +66,13 @@ pub struct Request {
 /// A request, or its text alone.
 pub fn request_or_text<'de, D: Deserializer<'de>>(d: D) -> Result<Box<Request>, D::Error> {
     match Value::deserialize(d)? {
-        Value::String(text) => Ok(Box::new(Request { text: Some(text), ..Request::default() })),
-        other => serde_json::from_value(other).map(Box::new).map_err(de::Error::custom),
+        Value::String(text) => Ok(Box::new(Request {
+            text: Some(text),
+            ..Request::default()
+        })),
+        other => serde_json::from_value(other)
+            .map(Box::new)
+            .map_err(de::Error::custom),
     }
 }
 
@@ -121,7 +126,10 @@ async fn connect(port: u16) -> io::Result<TcpStream> {
 impl H1 {
     async fn open(port: u16) -> io::Result<Self> {
         let (read, writer) = connect(port).await?.into_split();
-        Ok(Self { reader: Reader::new(read), writer })
+        Ok(Self {
+            reader: Reader::new(read),
+            writer,
+        })
     }
 }
 
@@ -187,7 +195,9 @@ impl Connections {
         let mut named = self.named.lock().await;
         let conn = match named.get(name) {
             Some(Named::H2(conn)) => conn.clone(),
-            Some(Named::H1(_)) => return Err(io::Error::other("an HTTP/1 connection has this name")),
+            Some(Named::H1(_)) => {
+                return Err(io::Error::other("an HTTP/1 connection has this name"));
+            }
             None => {
                 let conn = Conn::start(connect(port).await?, options).await?;
                 named.insert(name.clone(), Named::H2(conn.clone()));
@@ -237,15 +247,16 @@ async fn exchange_h1(mut conn: H1, request: &Request) -> (Answer, Option<H1>) {
         (None, true) => "complete".to_owned(),
         (None, false) => note,
     };
-    let fate = format!("{message}, connection {}", if open { "kept" } else { "closed" });
+    let fate = format!(
+        "{message}, connection {}",
+        if open { "kept" } else { "closed" }
+    );
     let reusable = open && seen.ended;
     (Answer { seen, fate }, reusable.then_some(conn))
 }
 
 async fn closes_within(reader: &mut Reader, time: Duration) -> bool {
-    let read = tokio::time::timeout(time, async {
-        while let Ok(true) = reader.fill().await {}
-    });
+    let read = tokio::time::timeout(time, async { while let Ok(true) = reader.fill().await {} });
     read.await.is_ok()
 }
 
@@ -269,7 +280,9 @@ async fn write_h1(
 async fn receive_h1(reader: &mut Reader, exchange: &Arc<Exchange>, method: &str) {
     let read = async {
         loop {
-            let Some(head) = reader.head().await? else { return Ok(false) };
+            let Some(head) = reader.head().await? else {
+                return Ok(false);
+            };
             if (100..200).contains(&head.status()) && head.status() != 101 {
                 exchange.update(|seen| seen.interim.push(head));
                 continue;
@@ -299,8 +312,12 @@ async fn exchange_h2(conn: &Conn, request: &Request) -> io::Result<Answer> {
             if whole {
                 conn.cork();
             }
-            conn.headers(stream, &request.h2_head(), steps.is_empty()).await?;
-            let mut out = Out::H2 { conn: conn.clone(), stream };
+            conn.headers(stream, &request.h2_head(), steps.is_empty())
+                .await?;
+            let mut out = Out::H2 {
+                conn: conn.clone(),
+                stream,
+            };
             let sent = steps::run(&steps, &mut out, &exchange).await;
             if whole {
                 conn.uncork().await?;
@@ -338,7 +355,10 @@ async fn exchange_h2(conn: &Conn, request: &Request) -> io::Result<Answer> {
     for (_, code, text) in conn.goaways() {
         fate = format!("{fate}, GOAWAY {code} {text}");
     }
-    Ok(Answer { seen, fate: fate.trim_end().to_owned() })
+    Ok(Answer {
+        seen,
+        fate: fate.trim_end().to_owned(),
+    })
 }
 
 /// Sends bytes and collects what comes until the connection ends or `give_up` (300 ms) passes.
@@ -361,7 +381,10 @@ async fn send_raw(request: &Request, port: u16) -> io::Result<Answer> {
             exchange.update(|seen| seen.body.extend(bytes));
         }
     };
-    let mut out = Out::H1 { writer: &mut conn.writer, chunked: false };
+    let mut out = Out::H1 {
+        writer: &mut conn.writer,
+        chunked: false,
+    };
     let sending = async {
         drop(steps::run(&steps, &mut out, &exchange).await);
         std::future::pending::<()>().await;
@@ -374,7 +397,10 @@ async fn send_raw(request: &Request, port: u16) -> io::Result<Answer> {
     };
     let fate = tokio::time::timeout(give_up, both).await;
     let fate = fate.unwrap_or_else(|_| "kept".to_owned());
-    Ok(Answer { seen: exchange.seen(), fate })
+    Ok(Answer {
+        seen: exchange.seen(),
+        fate,
+    })
 }
 
 impl Request {
@@ -385,7 +411,9 @@ impl Request {
             return text.split(' ').next().unwrap_or("");
         }
         let sends = self.body.is_some() || self.messages.is_some();
-        self.method.as_deref().unwrap_or(if sends { "POST" } else { "GET" })
+        self.method
+            .as_deref()
+            .unwrap_or(if sends { "POST" } else { "GET" })
     }
 
     /// Whether the request is sent in one piece: no steps, a small body.
@@ -394,14 +422,25 @@ impl Request {
     }
 
     fn content(&self) -> Option<Vec<u8>> {
-        let framed = |m: &Vec<Payload>| m.iter().flat_map(|m| crate::values::grpc_frame(&m.0)).collect();
-        self.messages.as_ref().map(framed).or_else(|| self.body.as_ref().map(|b| b.0.clone()))
+        let framed = |m: &Vec<Payload>| {
+            m.iter()
+                .flat_map(|m| crate::values::grpc_frame(&m.0))
+                .collect()
+        };
+        self.messages
+            .as_ref()
+            .map(framed)
+            .or_else(|| self.body.as_ref().map(|b| b.0.clone()))
     }
 
     /// Head bytes, whether data is chunked, and the steps after the head.
     fn h1(&self) -> (Vec<u8>, bool, Vec<Step>) {
         if let Some(text) = &self.text {
-            return (wire_text(text), false, self.steps.clone().unwrap_or_default());
+            return (
+                wire_text(text),
+                false,
+                self.steps.clone().unwrap_or_default(),
+            );
         }
         let mut fields = Fields::default();
         fields.push("host", self.host.as_deref().unwrap_or("parity.test"));
@@ -484,17 +523,29 @@ mod tests {
 
     #[test]
     fn block_text_becomes_a_request() {
-        assert_eq!(wire_text("GET / HTTP/1.1\nhost: a\n"), b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
-        assert_eq!(wire_text("POST / X\nh: a\n\nabc\n"), b"POST / X\r\nh: a\r\n\r\nabc");
+        assert_eq!(
+            wire_text("GET / HTTP/1.1\nhost: a\n"),
+            b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
+        );
+        assert_eq!(
+            wire_text("POST / X\nh: a\n\nabc\n"),
+            b"POST / X\r\nh: a\r\n\r\nabc"
+        );
         assert_eq!(wire_text("GET /\r\n"), b"GET /\r\n");
     }
 
     #[test]
     fn a_body_makes_a_post_with_its_length() {
-        let request = Request { body: Some(Payload(b"hi".to_vec())), ..Request::default() };
+        let request = Request {
+            body: Some(Payload(b"hi".to_vec())),
+            ..Request::default()
+        };
         let (head, chunked, _) = request.h1();
         let text = String::from_utf8(head).expect("text");
-        assert_eq!(text, "POST / HTTP/1.1\r\nhost: parity.test\r\ncontent-length: 2\r\n\r\n");
+        assert_eq!(
+            text,
+            "POST / HTTP/1.1\r\nhost: parity.test\r\ncontent-length: 2\r\n\r\n"
+        );
         assert!(!chunked);
     }
 }

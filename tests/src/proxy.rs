@@ -162,10 +162,25 @@ pub async fn admin(port: u16, method: &str, path: &str) -> io::Result<(u16, Stri
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     let text = String::from_utf8_lossy(&bytes);
-    let (head, body) = text.split_once("\r\n\r\n").ok_or_else(|| io::Error::other("no answer"))?;
-    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
-    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
-    Ok((status, if chunked { unchunk(body) } else { body.to_owned() }))
+    let (head, body) = text
+        .split_once("\r\n\r\n")
+        .ok_or_else(|| io::Error::other("no answer"))?;
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(0);
+    let chunked = head
+        .to_ascii_lowercase()
+        .contains("transfer-encoding: chunked");
+    Ok((
+        status,
+        if chunked {
+            unchunk(body)
+        } else {
+            body.to_owned()
+        },
+    ))
 }
 
 fn unchunk(mut body: &str) -> String {
@@ -195,5 +210,8 @@ pub async fn finish(binary: &Path, args: &[String]) -> io::Result<Finished> {
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     let text = [output.stdout, output.stderr].concat();
-    Ok(Finished { status: output.status, output: String::from_utf8_lossy(&text).into_owned() })
+    Ok(Finished {
+        status: output.status,
+        output: String::from_utf8_lossy(&text).into_owned(),
+    })
 }

@@ -186,7 +186,8 @@ async fn echo(out: &mut Out<'_>, peer: &Arc<Exchange>) -> io::Result<()> {
     let mut sent = 0;
     loop {
         let done = |seen: &crate::exchange::Seen| seen.broken.is_some() || seen.ended;
-        peer.until(PATIENCE, |seen| seen.body.len() > sent || done(seen)).await;
+        peer.until(PATIENCE, |seen| seen.body.len() > sent || done(seen))
+            .await;
         let seen = peer.seen();
         if seen.body.len() > sent {
             out.data(&seen.body[sent..], false).await?;
@@ -211,7 +212,9 @@ impl Out<'_> {
                 let coding = respond.headers.get("transfer-encoding");
                 *chunked = coding.is_some_and(|v| v.contains("chunked"));
                 let line = format!("HTTP/1.1 {} {}", respond.status, reason(respond.status));
-                writer.write_all(&h1::write_head(&line, &respond.headers)).await
+                writer
+                    .write_all(&h1::write_head(&line, &respond.headers))
+                    .await
             }
             Self::H2 { conn, stream } => {
                 let mut fields = Fields::default();
@@ -224,8 +227,13 @@ impl Out<'_> {
 
     async fn data(&mut self, bytes: &[u8], ends: bool) -> io::Result<()> {
         match self {
-            Self::H1 { writer, chunked: true } if !bytes.is_empty() => {
-                writer.write_all(format!("{:x}\r\n", bytes.len()).as_bytes()).await?;
+            Self::H1 {
+                writer,
+                chunked: true,
+            } if !bytes.is_empty() => {
+                writer
+                    .write_all(format!("{:x}\r\n", bytes.len()).as_bytes())
+                    .await?;
                 writer.write_all(bytes).await?;
                 writer.write_all(b"\r\n").await
             }
@@ -236,16 +244,17 @@ impl Out<'_> {
 
     async fn trailers(&mut self, fields: &Fields) -> io::Result<()> {
         match self {
-            Self::H1 { writer, .. } => {
-                writer.write_all(&h1::write_head("0", fields)).await
-            }
+            Self::H1 { writer, .. } => writer.write_all(&h1::write_head("0", fields)).await,
             Self::H2 { conn, stream } => conn.headers(*stream, fields, true).await,
         }
     }
 
     async fn end(&mut self, alone: bool) -> io::Result<()> {
         match self {
-            Self::H1 { writer, chunked: true } => writer.write_all(b"0\r\n\r\n").await,
+            Self::H1 {
+                writer,
+                chunked: true,
+            } => writer.write_all(b"0\r\n\r\n").await,
             Self::H2 { conn, stream } if alone => conn.data(*stream, b"", true).await,
             Self::H1 { .. } | Self::H2 { .. } => Ok(()),
         }
@@ -297,7 +306,8 @@ impl Out<'_> {
         if let Self::H2 { conn, stream } = self {
             for id in [0, *stream] {
                 let payload = grant.to_be_bytes().to_vec();
-                conn.send(&Frame::new(frame::WINDOW_UPDATE, 0, id, payload)).await?;
+                conn.send(&Frame::new(frame::WINDOW_UPDATE, 0, id, payload))
+                    .await?;
             }
         }
         Ok(())

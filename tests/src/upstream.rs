@@ -3,9 +3,10 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -101,7 +102,11 @@ impl Upstream {
             used: AtomicUsize::new(0),
             children: Mutex::default(),
         });
-        let mut upstream = Self { name: name.to_owned(), task: None, shared };
+        let mut upstream = Self {
+            name: name.to_owned(),
+            task: None,
+            shared,
+        };
         if script.protocol != Protocol::Refuse {
             upstream.listen(port)?;
         }
@@ -120,7 +125,7 @@ impl Upstream {
                 socket.set_nodelay(true).ok();
                 let index = shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
                 let child = tokio::spawn(Arc::clone(&shared).serve(socket, index));
-                lock(&shared.children).push(child);
+                shared.children.lock().push(child);
             }
         }));
         Ok(())
@@ -128,7 +133,7 @@ impl Upstream {
 
     /// Stops listening and drops every connection; all sockets are closed on return.
     pub async fn stop(&mut self) {
-        let children: Vec<_> = lock(&self.shared.children).drain(..).collect();
+        let children: Vec<_> = self.shared.children.lock().drain(..).collect();
         for task in self.task.take().into_iter().chain(children) {
             task.abort();
             // Aborted on purpose: the only outcome is that it is over.
@@ -151,12 +156,13 @@ impl Upstream {
     /// Every request seen, with the number of its connection.
     #[must_use]
     pub fn requests(&self) -> Vec<(usize, Seen)> {
-        lock(&self.shared.requests).iter().map(|(c, e)| (*c, e.seen())).collect()
+        self.shared
+            .requests
+            .lock()
+            .iter()
+            .map(|(c, e)| (*c, e.seen()))
+            .collect()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn listen(port: u16) -> io::Result<TcpListener> {
@@ -179,12 +185,16 @@ impl Shared {
     }
 
     fn record(&self, index: usize, exchange: &Arc<Exchange>) {
-        lock(&self.requests).push((index, Arc::clone(exchange)));
+        self.requests.lock().push((index, Arc::clone(exchange)));
     }
 
     fn reply(&self, head: &Head) -> Reply {
         let replies = &self.script.replies;
-        let matching = |r: &&Reply| r.when.as_ref().is_some_and(|w| head.path().starts_with(w.as_str()));
+        let matching = |r: &&Reply| {
+            r.when
+                .as_ref()
+                .is_some_and(|w| head.path().starts_with(w.as_str()))
+        };
         if let Some(reply) = replies.iter().find(matching) {
             return reply.clone();
         }
@@ -195,7 +205,8 @@ impl Shared {
     }
 
     fn steps(&self, head: &Head) -> Vec<Step> {
-        self.reply(head).into_steps(&self.name, self.script.protocol, head.method())
+        self.reply(head)
+            .into_steps(&self.name, self.script.protocol, head.method())
     }
 
     async fn serve_h1(&self, socket: TcpStream, index: usize) -> io::Result<()> {
@@ -208,7 +219,10 @@ impl Shared {
             let framing = h1::request_framing(&head);
             let closes = closes(&steps);
             exchange.update(|seen| seen.head = Some(head));
-            let mut out = Out::H1 { writer: &mut writer, chunked: false };
+            let mut out = Out::H1 {
+                writer: &mut writer,
+                chunked: false,
+            };
             let script = steps::run(&steps, &mut out, &exchange);
             let after = tokio::select! {
                 after = script => after?,
@@ -232,12 +246,15 @@ impl Shared {
             self.record(index, &exchange);
             let head = exchange.seen().head.unwrap_or_default();
             let steps = self.steps(&head);
-            let mut out = Out::H2 { conn: conn.clone(), stream };
+            let mut out = Out::H2 {
+                conn: conn.clone(),
+                stream,
+            };
             let child = tokio::spawn(async move {
                 // A stream that the proxy reset shows in its exchange.
                 drop(steps::run(&steps, &mut out, &exchange).await);
             });
-            lock(&self.children).push(child);
+            self.children.lock().push(child);
         }
         Ok(())
     }
@@ -247,8 +264,14 @@ impl Shared {
         let mut reader = Reader::new(read);
         let exchange = Exchange::new();
         self.record(index, &exchange);
-        let steps = self.reply(&Head::default()).steps.unwrap_or_else(|| vec![Step::Echo]);
-        let mut out = Out::H1 { writer: &mut writer, chunked: false };
+        let steps = self
+            .reply(&Head::default())
+            .steps
+            .unwrap_or_else(|| vec![Step::Echo]);
+        let mut out = Out::H1 {
+            writer: &mut writer,
+            chunked: false,
+        };
         tokio::select! {
             after = steps::run(&steps, &mut out, &exchange) => after.map(drop),
             never = receive(&mut reader, Framing::Close, &exchange) => match never {},
@@ -258,9 +281,9 @@ impl Shared {
 
 /// Whether a scripted answer announces the end of the connection.
 fn closes(steps: &[Step]) -> bool {
-    steps.iter().any(|step| {
-        matches!(step, Step::Respond(r) if r.headers.get("connection") == Some("close"))
-    })
+    steps.iter().any(
+        |step| matches!(step, Step::Respond(r) if r.headers.get("connection") == Some("close")),
+    )
 }
 
 /// Reads the request, then goes on looking for the end of the connection; never returns,
@@ -289,27 +312,47 @@ impl Reply {
         if let Some(steps) = self.steps {
             return steps;
         }
-        let mut steps = vec![Step::Await(if self.early { steps::Await::Head } else { steps::Await::End })];
+        let mut steps = vec![Step::Await(if self.early {
+            steps::Await::Head
+        } else {
+            steps::Await::End
+        })];
         steps.extend(self.delay.map(Step::Wait));
         let mut trailers = self.trailers.take();
         let body = match self.messages.take() {
             Some(messages) => {
-                self.headers.push_default("content-type", "application/grpc");
+                self.headers
+                    .push_default("content-type", "application/grpc");
                 trailers.get_or_insert_with(ok_trailers);
-                messages.iter().flat_map(|m| crate::values::grpc_frame(&m.0)).collect()
+                messages
+                    .iter()
+                    .flat_map(|m| crate::values::grpc_frame(&m.0))
+                    .collect()
             }
-            None => self.body.take().map_or_else(|| name.as_bytes().to_vec(), |p| p.0),
+            None => self
+                .body
+                .take()
+                .map_or_else(|| name.as_bytes().to_vec(), |p| p.0),
         };
         let status = self.status.unwrap_or(200);
         let bodiless = method == "HEAD" || matches!(status, 204 | 304);
-        if protocol == Protocol::H1 && status != 204 && self.headers.get("transfer-encoding").is_none() {
+        if protocol == Protocol::H1
+            && status != 204
+            && self.headers.get("transfer-encoding").is_none()
+        {
             match trailers {
                 Some(_) => self.headers.push_default("transfer-encoding", "chunked"),
-                None => self.headers.push_default("content-length", &body.len().to_string()),
+                None => self
+                    .headers
+                    .push_default("content-length", &body.len().to_string()),
             }
         }
         let end = bodiless || (body.is_empty() && trailers.is_none());
-        steps.push(Step::Respond(Respond { status, headers: self.headers, end }));
+        steps.push(Step::Respond(Respond {
+            status,
+            headers: self.headers,
+            end,
+        }));
         if end {
             return steps;
         }

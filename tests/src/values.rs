@@ -7,8 +7,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::de::{self, Deserializer};
 use serde::Deserialize;
+use serde::de::{self, Deserializer};
 use serde_json::Value;
 
 /// An ordered header list, names as written. Accepted as a map (a list value
@@ -119,7 +119,11 @@ fn payload(value: &Value) -> Result<Payload, String> {
     match (key.as_str(), inner) {
         ("size", Value::Number(n)) => {
             let size = n.as_u64().ok_or("size must be a count")?;
-            Ok(Payload(vec![b'x'; usize::try_from(size).map_err(|e| e.to_string())?]))
+            Ok(Payload(vec![
+                b'x';
+                usize::try_from(size)
+                    .map_err(|e| e.to_string())?
+            ]))
         }
         ("hex", Value::String(s)) => unhex(s).map(Payload),
         ("grpc", Value::Array(messages)) => {

@@ -45,7 +45,9 @@ fn trials(python: &Path, curl: &Path) -> Vec<Trial> {
         .iter()
         .map(|scenario| {
             let python = Arc::clone(&python);
-            trial(&format!("grpcio/{scenario}"), move || grpcio(&python, scenario))
+            trial(&format!("grpcio/{scenario}"), move || {
+                grpcio(&python, scenario)
+            })
         })
         .collect();
     let with_python = Arc::clone(&python);
@@ -91,7 +93,9 @@ fn grpcio(python: &Path, scenario: &str) -> Outcome {
     let runtime = runtime()?;
     let lab = runtime.block_on(Lab::start(port, Protocol::H2))?;
     let mut client = Command::new(python);
-    client.arg(script()).args(["grpc", &lab.listener.to_string(), scenario]);
+    client
+        .arg(script())
+        .args(["grpc", &lab.listener.to_string(), scenario]);
     lab::run(&mut client, Duration::from_secs(30)).map(drop)
 }
 
@@ -119,8 +123,17 @@ fn curl_client(curl: &Path, version: &str, protocol: Protocol) -> Outcome {
     let lab = runtime.block_on(Lab::start(port, protocol))?;
     let get = |path: &str, more: &[&str]| {
         let mut command = Command::new(curl);
-        command.args(["--silent", "--show-error", "--fail", "--max-time", "10", version]);
-        command.args(more).arg(format!("http://127.0.0.1:{}{path}", lab.listener));
+        command.args([
+            "--silent",
+            "--show-error",
+            "--fail",
+            "--max-time",
+            "10",
+            version,
+        ]);
+        command
+            .args(more)
+            .arg(format!("http://127.0.0.1:{}{path}", lab.listener));
         lab::run(&mut command, Duration::from_secs(15))
     };
     expect(&get("/plain", &[])?, "a")?;
@@ -139,14 +152,21 @@ fn expect(got: &str, want: &str) -> Outcome {
         return Ok(());
     }
     let brief = |text: &str| text.chars().take(100).collect::<String>();
-    Err(format!("got {:?} ({} bytes), want {:?}", brief(got), got.len(), brief(want)))
+    Err(format!(
+        "got {:?} ({} bytes), want {:?}",
+        brief(got),
+        got.len(),
+        brief(want)
+    ))
 }
 
 fn tonic_client(python: &Path) -> Outcome {
     let (_server, port) = python_server(python, "grpc-server")?;
     let runtime = runtime()?;
     let lab = runtime.block_on(Lab::start(port, Protocol::H2))?;
-    runtime.block_on(tonic_calls(lab.listener)).map_err(|e| e.to_string())
+    runtime
+        .block_on(tonic_calls(lab.listener))
+        .map_err(|e| e.to_string())
 }
 
 type Client = tonic::client::Grpc<tonic::transport::Channel>;
@@ -156,19 +176,25 @@ fn path(method: &'static str) -> PathAndQuery {
 }
 
 async fn tonic_calls(port: u16) -> Result<(), Box<dyn std::error::Error>> {
-    let channel = Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?.connect().await?;
+    let channel = Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?
+        .connect()
+        .await?;
     let mut client: Client = tonic::client::Grpc::new(channel).max_decoding_message_size(8 << 20);
     let codec = ProstCodec::<String, String>::default;
     for text in ["hello".to_owned(), "x".repeat(4_000_000)] {
         client.ready().await?;
         let request = Request::new(text.clone());
-        let answer = client.unary(request, path("/lab.Lab/Unary"), codec()).await?;
+        let answer = client
+            .unary(request, path("/lab.Lab/Unary"), codec())
+            .await?;
         expect(&answer.into_inner(), &text)?;
     }
     client.ready().await?;
     let sent: Vec<String> = (0..10).map(|n| n.to_string()).collect();
     let request = Request::new(tokio_stream::iter(sent.clone()));
-    let answer = client.streaming(request, path("/lab.Lab/Bidi"), codec()).await?;
+    let answer = client
+        .streaming(request, path("/lab.Lab/Bidi"), codec())
+        .await?;
     let mut stream = answer.into_inner();
     let mut got = Vec::new();
     while let Some(message) = stream.message().await? {
@@ -182,11 +208,16 @@ async fn tonic_calls(port: u16) -> Result<(), Box<dyn std::error::Error>> {
 async fn fails(client: &mut Client) -> Result<(), Box<dyn std::error::Error>> {
     let codec = ProstCodec::<String, String>::default;
     client.ready().await?;
-    let failed = client.unary(Request::new(String::new()), path("/lab.Lab/Fail"), codec()).await;
+    let failed = client
+        .unary(Request::new(String::new()), path("/lab.Lab/Fail"), codec())
+        .await;
     let status = failed.err().ok_or("the call succeeded")?;
     expect(&format!("{:?}", status.code()), "FailedPrecondition")?;
     expect(status.message(), "no good: ü%")?;
-    expect(&status.details().escape_ascii().to_string(), "\\x00\\x01details\\xff")?;
+    expect(
+        &status.details().escape_ascii().to_string(),
+        "\\x00\\x01details\\xff",
+    )?;
     client.ready().await?;
     let mut request = Request::new(String::new());
     request.set_timeout(Duration::from_millis(300));

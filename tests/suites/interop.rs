@@ -32,6 +32,9 @@ const CASES: &[&str] = &[
     "channel_soak",
 ];
 
+/// The balancer with which the client reads load reports.
+const LOAD_REPORTS: &str = r#"{"loadBalancingConfig":[{"test_backend_metrics_load_balancer":{}}]}"#;
+
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // The server keeps one load report for all: the cases that read it must not meet.
@@ -72,10 +75,22 @@ fn trials(port: u16, client: &Path) -> Vec<Trial> {
         let (case, client) = (*case, Arc::clone(&client));
         Trial::test(case, move || {
             let mut command = Command::new(client.as_path());
-            command.args(["--server_host=127.0.0.1".to_owned(), format!("--server_port={port}")]);
+            command.args([
+                "--server_host=127.0.0.1".to_owned(),
+                format!("--server_port={port}"),
+            ]);
             command.arg(format!("--test_case={case}"));
-            command.args(["--soak_iterations=50", "--soak_max_failures=0", "--soak_per_iteration_max_acceptable_latency_ms=2000"]);
-            lab::run(&mut command, Duration::from_secs(60)).map(drop).map_err(Failed::from)
+            if case.starts_with("orca") {
+                command.arg(format!("--service_config_json={LOAD_REPORTS}"));
+            }
+            command.args([
+                "--soak_iterations=50",
+                "--soak_max_failures=0",
+                "--soak_per_iteration_max_acceptable_latency_ms=2000",
+            ]);
+            lab::run(&mut command, Duration::from_secs(60))
+                .map(drop)
+                .map_err(Failed::from)
         })
     };
     CASES.iter().map(trial).collect()

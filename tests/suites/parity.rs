@@ -31,8 +31,12 @@ fn trials(binaries: &Binaries) -> Result<Vec<Trial>, String> {
         let binaries = binaries.clone();
         Trial::test(name, move || {
             let case = case::load(&file)?;
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(run::run(&case, &binaries)).map_err(Failed::from)
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime
+                .block_on(run::run(&case, &binaries))
+                .map_err(Failed::from)
         })
     };
     Ok(case::find(&root)?.into_iter().map(trial).collect())

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use httlib_hpack::Decoder;
+use parking_lot::{Mutex, MutexGuard};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -78,7 +79,9 @@ impl Conn {
             write.write_all(frame::PREFACE).await?;
         }
         let settings = frame::settings(&options.settings);
-        write.write_all(&Frame::new(frame::SETTINGS, 0, 0, settings).bytes()).await?;
+        write
+            .write_all(&Frame::new(frame::SETTINGS, 0, 0, settings).bytes())
+            .await?;
         let state = State {
             next_stream: 1,
             window: DEFAULT_WINDOW,
@@ -99,7 +102,7 @@ impl Conn {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock()
     }
 
     async fn until<T>(&self, ready: impl Fn(&mut State) -> Option<T>) -> T {
@@ -126,7 +129,12 @@ impl Conn {
     /// The next stream that the peer opened; `None` when the connection is over.
     pub async fn accept(&self) -> Option<(u32, Arc<Exchange>)> {
         self.until(|state| match state.accepted.pop_front() {
-            Some(id) => Some(state.streams.get(&id).map(|s| (id, Arc::clone(&s.exchange)))),
+            Some(id) => Some(
+                state
+                    .streams
+                    .get(&id)
+                    .map(|s| (id, Arc::clone(&s.exchange))),
+            ),
             None => state.closed.as_ref().map(|_| None),
         })
         .await
@@ -172,7 +180,7 @@ impl Conn {
     }
 
     fn corked(&self) -> MutexGuard<'_, Option<Vec<u8>>> {
-        self.0.corked.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.corked.lock()
     }
 
     /// Holds back what is sent from now on, so that it goes out in one piece:
@@ -228,10 +236,17 @@ impl Conn {
     /// What the socket says.
     pub async fn data(&self, stream: u32, mut bytes: &[u8], end: bool) -> io::Result<()> {
         loop {
-            let Some(count) = self.grant(stream, bytes.len()).await else { return Ok(()) };
+            let Some(count) = self.grant(stream, bytes.len()).await else {
+                return Ok(());
+            };
             let (now, rest) = bytes.split_at(count);
-            let flags = if end && rest.is_empty() { frame::END_STREAM } else { 0 };
-            self.send(&Frame::new(frame::DATA, flags, stream, now.to_vec())).await?;
+            let flags = if end && rest.is_empty() {
+                frame::END_STREAM
+            } else {
+                0
+            };
+            self.send(&Frame::new(frame::DATA, flags, stream, now.to_vec()))
+                .await?;
             bytes = rest;
             if bytes.is_empty() {
                 return Ok(());
@@ -245,12 +260,16 @@ impl Conn {
             if state.closed.is_some() {
                 return Some(None);
             }
-            let most = state.max_frame.min(usize::try_from(state.window).unwrap_or(0));
+            let most = state
+                .max_frame
+                .min(usize::try_from(state.window).unwrap_or(0));
             let stream = state.streams.get_mut(&id)?;
             if stream.exchange.seen().broken.is_some() {
                 return Some(None);
             }
-            let count = wanted.min(most).min(usize::try_from(stream.window).unwrap_or(0));
+            let count = wanted
+                .min(most)
+                .min(usize::try_from(stream.window).unwrap_or(0));
             if count == 0 && wanted > 0 {
                 return None;
             }
@@ -268,7 +287,8 @@ impl Conn {
     /// What the socket says.
     pub async fn reset(&self, stream: u32, code: u32) -> io::Result<()> {
         let payload = code.to_be_bytes().to_vec();
-        self.send(&Frame::new(frame::RST_STREAM, 0, stream, payload)).await
+        self.send(&Frame::new(frame::RST_STREAM, 0, stream, payload))
+            .await
     }
 
     /// Sends GOAWAY.
@@ -300,7 +320,9 @@ impl Conn {
     /// Ends the connection with a TCP reset.
     pub async fn abort(&self) {
         if let Some(writer) = self.0.writer.lock().await.take() {
-            SockRef::from(writer.as_ref()).set_linger(Some(Duration::ZERO)).ok();
+            SockRef::from(writer.as_ref())
+                .set_linger(Some(Duration::ZERO))
+                .ok();
             writer.forget();
         }
         self.0.aborted.notify_one();
@@ -333,7 +355,11 @@ impl Conn {
         let streams: Vec<_> = {
             let mut state = self.state();
             state.closed = Some(why.clone());
-            state.streams.values().map(|s| Arc::clone(&s.exchange)).collect()
+            state
+                .streams
+                .values()
+                .map(|s| Arc::clone(&s.exchange))
+                .collect()
         };
         for exchange in streams {
             exchange.broke(&format!("connection: {why}"));
@@ -364,12 +390,22 @@ impl Conn {
             }),
             frame::SETTINGS if !frame.has(frame::END_STREAM) => self.on_settings(&frame).await,
             frame::PING if !frame.has(frame::END_STREAM) => {
-                let ack = Frame { flags: frame::END_STREAM, ..frame };
+                let ack = Frame {
+                    flags: frame::END_STREAM,
+                    ..frame
+                };
                 self.send(&ack).await.ok();
             }
             frame::GOAWAY => {
-                let text = frame.payload.get(8..).unwrap_or_default().escape_ascii().to_string();
-                self.state().goaways.push((frame.number(0), frame.number(4), text));
+                let text = frame
+                    .payload
+                    .get(8..)
+                    .unwrap_or_default()
+                    .escape_ascii()
+                    .to_string();
+                self.state()
+                    .goaways
+                    .push((frame.number(0), frame.number(4), text));
             }
             frame::WINDOW_UPDATE => self.on_window(&frame),
             _ => {}
@@ -400,7 +436,10 @@ impl Conn {
         };
         let ended = frame.has(frame::END_STREAM);
         exchange.update(|seen| {
-            let head = Head { line: String::new(), fields };
+            let head = Head {
+                line: String::new(),
+                fields,
+            };
             match &seen.head {
                 Some(_) => seen.trailers = Some(head.fields),
                 None if (100..200).contains(&head.status()) => seen.interim.push(head),
@@ -432,7 +471,11 @@ impl Conn {
     }
 
     fn on_stream(&self, id: u32, act: impl FnOnce(&Exchange)) {
-        let exchange = self.state().streams.get(&id).map(|s| Arc::clone(&s.exchange));
+        let exchange = self
+            .state()
+            .streams
+            .get(&id)
+            .map(|s| Arc::clone(&s.exchange));
         if let Some(exchange) = exchange {
             act(&exchange);
         }

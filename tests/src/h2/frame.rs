@@ -51,7 +51,12 @@ impl Frame {
     /// A frame from its parts.
     #[must_use]
     pub fn new(kind: u8, flags: u8, stream: u32, payload: Vec<u8>) -> Self {
-        Self { kind, flags, stream, payload }
+        Self {
+            kind,
+            flags,
+            stream,
+            payload,
+        }
     }
 
     /// Whether any of `flags` is set.
@@ -84,7 +89,11 @@ impl Frame {
         let mut content = self.payload.as_slice();
         if self.has(PADDED) {
             let padding = usize::from(content.first().copied().unwrap_or(0));
-            let end = content.len().saturating_sub(padding).max(1).min(content.len());
+            let end = content
+                .len()
+                .saturating_sub(padding)
+                .max(1)
+                .min(content.len());
             content = content.get(1..end).unwrap_or_default();
         }
         if self.kind == HEADERS && self.has(PRIORITY) {

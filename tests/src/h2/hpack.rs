@@ -44,7 +44,11 @@ pub fn decode(decoder: &mut Decoder<'_>, block: &[u8]) -> Result<Fields, String>
         .decode(&mut block.to_vec(), &mut list)
         .map_err(|e| format!("header block: {e:?}"))?;
     let text = |bytes: Vec<u8>| bytes.into_iter().map(char::from).collect::<String>();
-    Ok(Fields(list.into_iter().map(|(n, v, _)| (text(n), text(v))).collect()))
+    Ok(Fields(
+        list.into_iter()
+            .map(|(n, v, _)| (text(n), text(v)))
+            .collect(),
+    ))
 }
 
 #[cfg(test)]

@@ -128,11 +128,63 @@ pub fn find(root: &Path) -> Result<Vec<(String, PathBuf)>, String> {
         }
         for file in list(&family)? {
             if file.extension().is_some_and(|e| e == "yaml") {
-                let stem = |p: &Path| p.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                let stem = |p: &Path| {
+                    p.file_stem()
+                        .unwrap_or_default()
+                        .to_string_lossy()
+                        .into_owned()
+                };
                 cases.push((format!("{}/{}", stem(&family), stem(&file)), file));
             }
         }
     }
     cases.sort();
     Ok(cases)
+}
+
+/// Every `differs` entry below `root` as a Markdown table: what is shown, where, why.
+///
+/// # Errors
+/// When a case does not load.
+pub fn differences(root: &Path) -> Result<String, String> {
+    let mut table = "| case | where | why |\n|---|---|---|\n".to_owned();
+    for (name, file) in find(root)? {
+        for (place, reason) in load(&file)?.differs {
+            let cell = |text: &str| text.replace('|', "\\|").replace('\n', " ");
+            table += &format!("| {name} | {} | {} |\n", cell(&place), cell(&reason));
+        }
+    }
+    Ok(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_case_loads_and_says_what_it_is_about() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("parity");
+        let cases = find(&root).expect("a folder of cases");
+        assert!(cases.len() > 60);
+        for (name, file) in cases {
+            let case = load(&file).unwrap_or_else(|e| panic!("{e}"));
+            assert!(case.about.ends_with('.'), "{name}: a sentence");
+            assert!(
+                !case.requests.is_empty() || !case.validate.is_empty(),
+                "{name} does nothing"
+            );
+        }
+    }
+
+    #[test]
+    fn a_misspelt_field_is_an_error_that_names_the_file() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("case.yaml");
+        std::fs::write(&file, "about: x.\nrequest: []\n").expect("written");
+        let error = load(&file).expect_err("a misspelt field");
+        assert!(
+            error.contains("case.yaml") && error.contains("request"),
+            "{error}"
+        );
+    }
 }

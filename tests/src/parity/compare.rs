@@ -40,7 +40,13 @@ pub fn compare(
 pub fn show(side: &[Section]) -> String {
     let mut out = String::new();
     for section in side {
-        writeln!(out, "{}\n    {}", section.title, section.lines.join("\n    ")).ok();
+        writeln!(
+            out,
+            "{}\n    {}",
+            section.title,
+            section.lines.join("\n    ")
+        )
+        .ok();
     }
     out
 }
@@ -88,7 +94,10 @@ fn side_by_side(title: &str, left: &[String], right: &[String], out: &mut String
 
 fn wrap(text: &str) -> Vec<String> {
     let chars: Vec<char> = text.chars().collect();
-    chars.chunks(WIDTH).map(|row| row.iter().collect()).collect()
+    chars
+        .chunks(WIDTH)
+        .map(|row| row.iter().collect())
+        .collect()
 }
 
 type Row<'a> = (Option<&'a String>, Option<&'a String>);
@@ -156,7 +165,11 @@ pub fn compare_tallies(
         #[allow(clippy::cast_precision_loss, reason = "counts of a test are small")]
         let apart = left.abs_diff(right) as f64;
         if apart > allowed {
-            writeln!(report, "  tally: {left} times with envoy, {right} with outrigger: {key}").ok();
+            writeln!(
+                report,
+                "  tally: {left} times with envoy, {right} with outrigger: {key}"
+            )
+            .ok();
         }
     }
     report
@@ -173,7 +186,10 @@ mod tests {
     #[test]
     fn equal_sides_give_no_report() {
         let side = [section("a", &["x", "y"])];
-        assert_eq!(compare(&side, &side, &BTreeMap::new()), (String::new(), Vec::new()));
+        assert_eq!(
+            compare(&side, &side, &BTreeMap::new()),
+            (String::new(), Vec::new())
+        );
     }
 
     #[test]
@@ -184,7 +200,10 @@ mod tests {
             &BTreeMap::new(),
         );
         assert!(report.contains("! y "), "{report}");
-        assert!(!report.contains("! x") && !report.contains("! z"), "{report}");
+        assert!(
+            !report.contains("! x") && !report.contains("! z"),
+            "{report}"
+        );
     }
 
     #[test]

@@ -6,7 +6,10 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 /// Headers whose value is replaced whole, and by what.
-const HEADERS: &[(&str, &str)] = &[("date", "{date}"), ("x-envoy-upstream-service-time", "{ms}")];
+const HEADERS: &[(&str, &str)] = &[
+    ("date", "{date}"),
+    ("x-envoy-upstream-service-time", "{ms}"),
+];
 
 static UUID: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").ok()
@@ -24,7 +27,12 @@ impl Normaliser {
     /// For a case with these ports, as name and number.
     #[must_use]
     pub fn new(ports: &BTreeMap<String, u16>) -> Self {
-        Self { ports: ports.iter().map(|(name, port)| (port.to_string(), name.clone())).collect() }
+        Self {
+            ports: ports
+                .iter()
+                .map(|(name, port)| (port.to_string(), name.clone()))
+                .collect(),
+        }
     }
 
     /// A text with ids and ports replaced.
@@ -55,12 +63,20 @@ impl Normaliser {
     /// A header field as one line.
     #[must_use]
     pub fn field(&self, name: &str, value: &str) -> String {
-        let whole = HEADERS.iter().find(|(known, _)| name.eq_ignore_ascii_case(known));
+        let whole = HEADERS
+            .iter()
+            .find(|(known, _)| name.eq_ignore_ascii_case(known));
         let value = match whole {
             Some((_, mark)) => (*mark).to_owned(),
             None if name == "x-envoy-expected-rq-timeout-ms" => Self::rounded(value),
             None if value.len() > 600 => crate::values::show_bytes(value.as_bytes()),
-            None => self.text(&value.escape_default().to_string().replace("\\\"", "\"").replace("\\'", "'")),
+            None => self.text(
+                &value
+                    .escape_default()
+                    .to_string()
+                    .replace("\\\"", "\"")
+                    .replace("\\'", "'"),
+            ),
         };
         format!("{name}: {value}")
     }

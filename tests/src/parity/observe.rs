@@ -21,7 +21,10 @@ impl Section {
     /// A section from its parts.
     #[must_use]
     pub fn new(title: impl Into<String>, lines: Vec<String>) -> Self {
-        Self { title: title.into(), lines }
+        Self {
+            title: title.into(),
+            lines,
+        }
     }
 }
 
@@ -63,7 +66,9 @@ const UNSTEADY: &[&str] = &[
 pub fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or("");
-    let Some(mut rest) = name.strip_prefix(first) else { return false };
+    let Some(mut rest) = name.strip_prefix(first) else {
+        return false;
+    };
     let mut last = None;
     for part in parts {
         last = Some(part);
@@ -115,26 +120,44 @@ fn fields(list: &Fields, normaliser: &Normaliser) -> Vec<String> {
 
 fn head(head: &Head, normaliser: &Normaliser) -> Vec<String> {
     let line = (!head.line.is_empty()).then(|| normaliser.text(&head.line));
-    line.into_iter().chain(fields(&head.fields, normaliser)).collect()
+    line.into_iter()
+        .chain(fields(&head.fields, normaliser))
+        .collect()
 }
 
 fn body(bytes: &[u8], normaliser: &Normaliser) -> Vec<String> {
-    normaliser.text(&show_bytes(bytes)).split("\\n").map(str::to_owned).collect()
+    normaliser
+        .text(&show_bytes(bytes))
+        .split("\\n")
+        .map(str::to_owned)
+        .collect()
 }
 
 fn message(title: &str, seen: &Seen, normaliser: &Normaliser) -> Vec<Section> {
     let mut out = Vec::new();
     for (at, interim) in seen.interim.iter().enumerate() {
-        out.push(Section::new(format!("{title} / interim {}", at + 1), head(interim, normaliser)));
+        out.push(Section::new(
+            format!("{title} / interim {}", at + 1),
+            head(interim, normaliser),
+        ));
     }
     if let Some(last) = &seen.head {
-        out.push(Section::new(format!("{title} / head"), head(last, normaliser)));
+        out.push(Section::new(
+            format!("{title} / head"),
+            head(last, normaliser),
+        ));
     }
     if !seen.body.is_empty() {
-        out.push(Section::new(format!("{title} / body"), body(&seen.body, normaliser)));
+        out.push(Section::new(
+            format!("{title} / body"),
+            body(&seen.body, normaliser),
+        ));
     }
     if let Some(trailers) = &seen.trailers {
-        out.push(Section::new(format!("{title} / trailers"), fields(trailers, normaliser)));
+        out.push(Section::new(
+            format!("{title} / trailers"),
+            fields(trailers, normaliser),
+        ));
     }
     out
 }
@@ -153,7 +176,10 @@ pub fn answer(title: &str, answer: &Answer, raw: bool, normaliser: &Normaliser) 
     } else {
         message(title, &answer.seen, normaliser)
     };
-    out.push(Section::new(format!("{title} / fate"), vec![answer.fate.clone()]));
+    out.push(Section::new(
+        format!("{title} / fate"),
+        vec![answer.fate.clone()],
+    ));
     out
 }
 
@@ -173,7 +199,11 @@ pub fn upstream(upstream: &Upstream, normaliser: &Normaliser, unordered: bool) -
     if unordered {
         requests.sort_by_key(|(_, seen)| format!("{:?}{:?}", seen.head, seen.ended));
     }
-    let counts = format!("{} connections, {} requests", upstream.connections(), requests.len());
+    let counts = format!(
+        "{} connections, {} requests",
+        upstream.connections(),
+        requests.len()
+    );
     let mut out = vec![Section::new(title.clone(), vec![counts])];
     for (at, (connection, seen)) in requests.iter().enumerate() {
         let title = format!("{title} / request {}", at + 1);
@@ -183,7 +213,11 @@ pub fn upstream(upstream: &Upstream, normaliser: &Normaliser, unordered: bool) -
         // Between requests the proxy may end a connection at any time.
         let broken = broken.filter(|how| how.starts_with("RST") || !seen.ended);
         let broken = broken.map(|how| format!(", {how}")).unwrap_or_default();
-        let connection = if unordered { String::new() } else { format!("connection {connection}, ") };
+        let connection = if unordered {
+            String::new()
+        } else {
+            format!("connection {connection}, ")
+        };
         let line = format!("{connection}{end}{broken}");
         out.push(Section::new(format!("{title} / fate"), vec![line]));
     }
@@ -220,7 +254,10 @@ mod tests {
 
     #[test]
     fn a_star_stands_for_anything() {
-        assert!(matches("cluster.*.upstream_*", "cluster.a.upstream_rq_total"));
+        assert!(matches(
+            "cluster.*.upstream_*",
+            "cluster.a.upstream_rq_total"
+        ));
         assert!(matches("*_total", "x_total"));
         assert!(matches("abc", "abc"));
         assert!(!matches("abc", "abcd"));

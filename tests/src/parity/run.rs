@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use regex::Regex;
 
 use super::case::{Case, Entry};
@@ -19,9 +20,9 @@ use super::validate;
 use super::xds;
 use crate::ads::Ads;
 use crate::client::{Answer, Connections, Kind, Request};
+use crate::ports;
 use crate::proxy::{self, Proxy};
 use crate::upstream::Upstream;
-use crate::ports;
 
 /// The two programs compared.
 #[derive(Debug, Clone)]
@@ -36,7 +37,9 @@ impl Binaries {
     /// Whether Envoy stands on both sides (to find what is unsteady in a case).
     #[must_use]
     pub fn same(&self) -> bool {
-        self.subject.file_name().is_some_and(|name| name.to_string_lossy().starts_with("envoy"))
+        self.subject
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("envoy"))
     }
 }
 
@@ -60,15 +63,33 @@ pub async fn run(case: &Case, binaries: &Binaries) -> Result<(), String> {
     if !case.requests.is_empty() {
         report += &run_traffic(case, binaries, dir.path()).await?;
     }
-    if report.is_empty() { Ok(()) } else { Err(format!("{}\n{report}", case.about)) }
+    if report.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{}\n{report}", case.about))
+    }
 }
 
 async fn run_traffic(case: &Case, binaries: &Binaries, dir: &Path) -> Result<String, String> {
     let bootstrap = case.config.bootstrap(&case.upstreams)?.to_string();
     let ports = Arc::new(allocate(&bootstrap, case));
-    let envoy = one_side(case, &bootstrap, &ports, &binaries.envoy, &dir.join("envoy")).await;
+    let envoy = one_side(
+        case,
+        &bootstrap,
+        &ports,
+        &binaries.envoy,
+        &dir.join("envoy"),
+    )
+    .await;
     let envoy = envoy.map_err(|e| format!("envoy: {e}"))?;
-    let ours = one_side(case, &bootstrap, &ports, &binaries.subject, &dir.join("ours")).await;
+    let ours = one_side(
+        case,
+        &bootstrap,
+        &ports,
+        &binaries.subject,
+        &dir.join("ours"),
+    )
+    .await;
     let ours = ours.map_err(|e| format!("{}\n  outrigger: {e}", case.about))?;
     if std::env::var_os("PARITY_SHOW").is_some() {
         println!("{}", compare::show(&envoy.sections));
@@ -77,7 +98,11 @@ async fn run_traffic(case: &Case, binaries: &Binaries, dir: &Path) -> Result<Str
     report += &compare::compare_tallies(&envoy.tally, &ours.tally, case.tally.unwrap_or(0.0));
     if !binaries.same() {
         for pattern in unused {
-            writeln!(report, "  {pattern:?} is listed under `differs` but does not differ").ok();
+            writeln!(
+                report,
+                "  {pattern:?} is listed under `differs` but does not differ"
+            )
+            .ok();
         }
     }
     Ok(report)
@@ -91,9 +116,16 @@ fn allocate(bootstrap: &str, case: &Case) -> BTreeMap<String, u16> {
     let mut names: BTreeSet<String> = BTreeSet::from(["admin".to_owned(), "listener.a".to_owned()]);
     names.extend(case.upstreams.keys().map(|name| format!("upstream.{name}")));
     if let Some(placeholder) = &*PLACEHOLDER {
-        names.extend(placeholder.captures_iter(bootstrap).map(|found| found[1].to_owned()));
+        names.extend(
+            placeholder
+                .captures_iter(bootstrap)
+                .map(|found| found[1].to_owned()),
+        );
     }
-    names.into_iter().map(|name| (name, ports::free())).collect()
+    names
+        .into_iter()
+        .map(|name| (name, ports::free()))
+        .collect()
 }
 
 /// One side while its script runs.
@@ -120,14 +152,18 @@ async fn one_side(
     std::fs::create_dir_all(dir).map_err(|e| e.to_string())?;
     let log = dir.join("access.log");
     let file = dir.join("bootstrap.yaml");
-    let mut values: BTreeMap<String, String> = ports.iter().map(|(n, p)| (n.clone(), p.to_string())).collect();
+    let mut values: BTreeMap<String, String> = ports
+        .iter()
+        .map(|(n, p)| (n.clone(), p.to_string()))
+        .collect();
     values.insert("log".to_owned(), log.to_string_lossy().into_owned());
     values.insert("dir".to_owned(), dir.to_string_lossy().into_owned());
     std::fs::write(&file, template::fill(bootstrap, &values)).map_err(|e| e.to_string())?;
     let mut upstreams = BTreeMap::new();
     for (name, script) in &case.upstreams {
         let port = ports[&format!("upstream.{name}")];
-        let upstream = Upstream::start(name, script, port).map_err(|e| format!("upstream {name}: {e}"))?;
+        let upstream =
+            Upstream::start(name, script, port).map_err(|e| format!("upstream {name}: {e}"))?;
         upstreams.insert(name.clone(), upstream);
     }
     let ads = match case.config.base {
@@ -175,7 +211,11 @@ fn arguments(case: &Case) -> Vec<String> {
         "-l",
         "warning",
     ];
-    usual.iter().map(|s| (*s).to_owned()).chain(case.args.iter().cloned()).collect()
+    usual
+        .iter()
+        .map(|s| (*s).to_owned())
+        .chain(case.args.iter().cloned())
+        .collect()
 }
 
 /// Waits until neither stats nor log change any more.
@@ -187,7 +227,9 @@ async fn settle(proxy: &Proxy, log: &Path) -> (Vec<(String, u64)>, String) {
     while same < QUIET && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(35)).await;
         let stats = proxy.stats().await.unwrap_or_default();
-        let moving = |(name, _): &&(String, u64)| observe::matches("http.ingress*", name) || observe::matches("cluster.*", name);
+        let moving = |(name, _): &&(String, u64)| {
+            observe::matches("http.ingress*", name) || observe::matches("cluster.*", name)
+        };
         let text = std::fs::read_to_string(log).unwrap_or_default();
         let quiet = stats.iter().filter(moving).eq(last.0.iter().filter(moving)) && text == last.1;
         same = if quiet { same + 1 } else { 0 };
@@ -229,7 +271,11 @@ fn perform(context: Arc<Context>, entry: Entry, number: String) -> Done {
             }
             Entry::Xds(step) => context.xds(&step, &number).await,
             Entry::Start(name) => {
-                let port = context.ports.get(&format!("upstream.{name}")).copied().unwrap_or(0);
+                let port = context
+                    .ports
+                    .get(&format!("upstream.{name}"))
+                    .copied()
+                    .unwrap_or(0);
                 if let Some(upstream) = context.upstreams.lock().await.get_mut(&name) {
                     upstream.listen(port).ok();
                 }
@@ -246,7 +292,10 @@ async fn parallel(context: &Arc<Context>, entries: Vec<Entry>, number: &str) {
     }
     for task in tasks {
         if let Err(e) = task.await {
-            context.push(vec![Section::new(format!("request {number}"), vec![e.to_string()])]);
+            context.push(vec![Section::new(
+                format!("request {number}"),
+                vec![e.to_string()],
+            )]);
         }
     }
 }
@@ -261,19 +310,31 @@ impl Context {
             self.state().1.push(line);
         } else {
             let title = format!("request {number}");
-            self.push(observe::answer(&title, &answer, kind == Kind::Raw, &self.normaliser));
+            self.push(observe::answer(
+                &title,
+                &answer,
+                kind == Kind::Raw,
+                &self.normaliser,
+            ));
         }
     }
 
     async fn snapshot(&self, patterns: &[String], number: &str) {
-        let body = proxy::admin(self.admin, "GET", "/stats").await.map(|(_, body)| body);
+        let body = proxy::admin(self.admin, "GET", "/stats")
+            .await
+            .map(|(_, body)| body);
         let body = body.unwrap_or_default();
         let chosen = |line: &&str| {
             let name = line.rsplit_once(": ").map_or("", |(name, _)| name);
-            patterns.iter().any(|pattern| observe::matches(pattern, name))
+            patterns
+                .iter()
+                .any(|pattern| observe::matches(pattern, name))
         };
-        let mut lines: Vec<String> =
-            body.lines().filter(chosen).map(|line| self.normaliser.text(line)).collect();
+        let mut lines: Vec<String> = body
+            .lines()
+            .filter(chosen)
+            .map(|line| self.normaliser.text(line))
+            .collect();
         lines.sort();
         self.push(vec![Section::new(format!("snapshot {number}"), lines)]);
     }
@@ -287,8 +348,8 @@ impl Context {
         self.push(vec![section]);
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, (Vec<Section>, Vec<String>)> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> parking_lot::MutexGuard<'_, (Vec<Section>, Vec<String>)> {
+        self.state.lock()
     }
 
     fn push(&self, sections: Vec<Section>) {
@@ -308,7 +369,11 @@ impl Context {
         let tally = observe::tally(&answers);
         if case.tally.is_none() {
             for upstream in upstreams.values() {
-                sections.extend(observe::upstream(upstream, &self.normaliser, case.unordered));
+                sections.extend(observe::upstream(
+                    upstream,
+                    &self.normaliser,
+                    case.unordered,
+                ));
             }
             sections.extend(observe::log(log, case.unordered, &self.normaliser));
             let choice = StatChoice {

@@ -128,11 +128,15 @@ impl Config {
 
     /// The cluster of the control plane.
     fn control_plane(&self, base: &Value) -> Value {
-        let host = Host { name: "xds".to_owned(), ..Host::default() };
+        let host = Host {
+            name: "xds".to_owned(),
+            ..Host::default()
+        };
         let mut cluster = base["cluster"].clone();
         cluster["name"] = json!("xds");
         cluster["typed_extension_protocol_options"] = base["http2"].clone();
-        cluster["load_assignment"] = json!({"cluster_name": "xds", "endpoints": localities(&[host])});
+        cluster["load_assignment"] =
+            json!({"cluster_name": "xds", "endpoints": localities(&[host])});
         cluster
     }
 
@@ -153,16 +157,22 @@ impl Config {
             "route" => Ok(self.route_configuration(&base)),
             "cluster" => Ok(self.cluster(name, &base, upstreams)),
             "endpoints" => Ok(self.cluster(name, &base, upstreams)["load_assignment"].clone()),
-            other => Err(format!("no resource of kind {other:?} can be made from the config")),
+            other => Err(format!(
+                "no resource of kind {other:?} can be made from the config"
+            )),
         }
     }
 
     fn listener(&self, base: &Value) -> Value {
         let mut log = base["access_log"].clone();
         let format = self.log_format.clone().unwrap_or_else(usual_format);
-        log["typed_config"]["log_format"] = json!({"text_format_source": {"inline_string": format}});
+        log["typed_config"]["log_format"] =
+            json!({"text_format_source": {"inline_string": format}});
         let (name, mut filter) = if self.base != Base::Tcp {
-            ("envoy.filters.network.http_connection_manager", self.manager(base))
+            (
+                "envoy.filters.network.http_connection_manager",
+                self.manager(base),
+            )
         } else {
             let mut proxy = base["tcp_proxy"].clone();
             proxy["cluster"] = json!("a");
@@ -205,22 +215,41 @@ impl Config {
 
     fn clusters(&self, base: &Value, upstreams: &BTreeMap<String, Script>) -> Vec<Value> {
         let mut names: Vec<&String> = upstreams.keys().collect();
-        names.extend(self.clusters.keys().filter(|name| !upstreams.contains_key(*name)));
-        let grouped: Vec<String> = self.clusters.values().flat_map(hosts).map(|h| h.name).collect();
+        names.extend(
+            self.clusters
+                .keys()
+                .filter(|name| !upstreams.contains_key(*name)),
+        );
+        let grouped: Vec<String> = self
+            .clusters
+            .values()
+            .flat_map(hosts)
+            .map(|h| h.name)
+            .collect();
         let alone = |name: &&String| self.clusters.contains_key(*name) || !grouped.contains(name);
         names.retain(alone);
-        names.into_iter().map(|name| self.cluster(name, base, upstreams)).collect()
+        names
+            .into_iter()
+            .map(|name| self.cluster(name, base, upstreams))
+            .collect()
     }
 
     fn cluster(&self, name: &str, base: &Value, upstreams: &BTreeMap<String, Script>) -> Value {
         let own = self.clusters.get(name).cloned().unwrap_or(Value::Null);
         let mut members = hosts(&own);
         if members.is_empty() && upstreams.contains_key(name) {
-            members.push(Host { name: name.to_owned(), ..Host::default() });
+            members.push(Host {
+                name: name.to_owned(),
+                ..Host::default()
+            });
         }
         let mut cluster = base["cluster"].clone();
         cluster["name"] = json!(name);
-        let h2 = |h: &Host| upstreams.get(&h.name).is_some_and(|u| u.protocol == Protocol::H2);
+        let h2 = |h: &Host| {
+            upstreams
+                .get(&h.name)
+                .is_some_and(|u| u.protocol == Protocol::H2)
+        };
         if members.iter().any(h2) {
             cluster["typed_extension_protocol_options"] = base["http2"].clone();
         }
@@ -248,7 +277,10 @@ struct Host {
 fn hosts(cluster: &Value) -> Vec<Host> {
     let list = cluster.get("hosts").and_then(Value::as_array);
     let host = |value: &Value| match value {
-        Value::String(name) => Some(Host { name: name.clone(), ..Host::default() }),
+        Value::String(name) => Some(Host {
+            name: name.clone(),
+            ..Host::default()
+        }),
         other => serde_json::from_value(other.clone()).ok(),
     };
     list.into_iter().flatten().filter_map(host).collect()
@@ -273,7 +305,10 @@ impl Host {
 fn localities(hosts: &[Host]) -> Vec<Value> {
     let mut by_priority: BTreeMap<u32, Vec<Value>> = BTreeMap::new();
     for host in hosts {
-        by_priority.entry(host.priority).or_default().push(host.endpoint());
+        by_priority
+            .entry(host.priority)
+            .or_default()
+            .push(host.endpoint());
     }
     let group = |(priority, list)| json!({"priority": priority, "lb_endpoints": list});
     by_priority.into_iter().map(group).collect()
@@ -306,6 +341,9 @@ mod tests {
     #[test]
     fn a_port_placeholder_becomes_a_number() {
         let values = BTreeMap::from([("admin".to_owned(), "9901".to_owned())]);
-        assert_eq!(fill(r#"{"p":"{{admin}}","t":"x {{admin}}"}"#, &values), r#"{"p":9901,"t":"x 9901"}"#);
+        assert_eq!(
+            fill(r#"{"p":"{{admin}}","t":"x {{admin}}"}"#, &values),
+            r#"{"p":9901,"t":"x 9901"}"#
+        );
     }
 }

@@ -46,16 +46,22 @@ async fn outcome(verdict: &Verdict, binaries: &Binaries, dir: &Path) -> Result<(
         Some(text) => text.clone(),
         None => verdict.config.bootstrap(&BTreeMap::new())?.to_string(),
     };
-    let values = ["admin", "listener.a", "upstream.a", "upstream.b"].map(|n| (n.to_owned(), "0".to_owned()));
+    let values =
+        ["admin", "listener.a", "upstream.a", "upstream.b"].map(|n| (n.to_owned(), "0".to_owned()));
     let mut values = BTreeMap::from(values);
     values.insert("log".to_owned(), "/dev/null".to_owned());
     std::fs::write(&file, template::fill(&text, &values)).map_err(|e| e.to_string())?;
-    let mut args: Vec<String> = ["--mode", "validate", "--disable-hot-restart", "-c"].map(str::to_owned).into();
+    let mut args: Vec<String> = ["--mode", "validate", "--disable-hot-restart", "-c"]
+        .map(str::to_owned)
+        .into();
     args.push(file.to_string_lossy().into_owned());
     args.extend(verdict.args.iter().cloned());
     let envoy = run(&binaries.envoy, &args).await?;
     if envoy.0 != verdict.exit {
-        return Err(format!("envoy exits {}, the case says {}\n{}", envoy.0, verdict.exit, envoy.1));
+        return Err(format!(
+            "envoy exits {}, the case says {}\n{}",
+            envoy.0, verdict.exit, envoy.1
+        ));
     }
     let ours = run(&binaries.subject, &args).await?;
     if ours.0 != envoy.0 {
@@ -73,8 +79,14 @@ async fn outcome(verdict: &Verdict, binaries: &Binaries, dir: &Path) -> Result<(
 }
 
 async fn run(binary: &Path, args: &[String]) -> Result<(i32, String), String> {
-    let done = proxy::finish(binary, args).await.map_err(|e| format!("{}: {e}", binary.display()))?;
-    let lines: Vec<&str> = done.output.lines().filter(|l| !l.contains("[info]")).collect();
+    let done = proxy::finish(binary, args)
+        .await
+        .map_err(|e| format!("{}: {e}", binary.display()))?;
+    let lines: Vec<&str> = done
+        .output
+        .lines()
+        .filter(|l| !l.contains("[info]"))
+        .collect();
     let tail = lines[lines.len().saturating_sub(6)..].join("\n      ");
     Ok((done.status.code().unwrap_or(-1), tail))
 }

@@ -84,7 +84,9 @@ pub async fn perform(
             ads.stop().await;
             "stopped".to_owned()
         }
-        Step::Start => ads.listen().map_or_else(|e| e.to_string(), |()| "started".to_owned()),
+        Step::Start => ads
+            .listen()
+            .map_or_else(|e| e.to_string(), |()| "started".to_owned()),
     };
     Section::new(title, vec![line])
 }
@@ -93,10 +95,17 @@ async fn await_request(wanted: &Await, ads: &Ads) -> String {
     let found = ads.until(PATIENCE, |seen| {
         seen.kind == wanted.kind
             && wanted.stream.is_none_or(|stream| seen.stream == stream)
-            && wanted.name.as_ref().is_none_or(|name| seen.names.contains(name))
+            && wanted
+                .name
+                .as_ref()
+                .is_none_or(|name| seen.names.contains(name))
     });
     let asked = found.await.is_some();
-    format!("{}: {}", wanted.kind, if asked { "asked for" } else { "not asked for" })
+    format!(
+        "{}: {}",
+        wanted.kind,
+        if asked { "asked for" } else { "not asked for" }
+    )
 }
 
 async fn send(
@@ -121,7 +130,9 @@ async fn send(
         resources.push(Resource::from_json(&push.kind, &value)?);
     }
     let nonce = ads.push(&push.kind, &push.version, &resources, &push.removed);
-    let Some(nonce) = nonce else { return Ok("no stream to send on".to_owned()) };
+    let Some(nonce) = nonce else {
+        return Ok("no stream to send on".to_owned());
+    };
     let answer = ads.until(PATIENCE, |seen| seen.nonce == nonce).await;
     Ok(match answer {
         Some(Seen { error: Some(_), .. }) => format!("{nonce} NACK"),
@@ -135,7 +146,10 @@ async fn send(
 pub fn sections(ads: &Ads) -> Vec<Section> {
     let mut kinds: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for seen in ads.seen() {
-        kinds.entry(seen.kind.clone()).or_default().push(seen.line());
+        kinds
+            .entry(seen.kind.clone())
+            .or_default()
+            .push(seen.line());
     }
     let section = |(kind, lines)| Section::new(format!("xds / {kind}"), lines);
     kinds.into_iter().map(section).collect()
