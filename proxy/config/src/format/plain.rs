@@ -462,13 +462,26 @@ fn unique_id() -> String {
 }
 
 impl FormatContext<'_> {
-    /// The gRPC status of a gRPC request: from the trailers, else the response's
-    /// head, else what its HTTP status maps to. `Some(None)` is a status that is
-    /// no number.
-    pub fn grpc_status(&self) -> Option<Option<u64>> {
-        if !self.request.is_some_and(|head| head.is_grpc()) {
-            return None;
+    /// The gRPC status of a gRPC request, as `%GRPC_STATUS%` has it.
+    /// `Some(None)` is a status that is no number.
+    pub(super) fn grpc_status(&self) -> Option<Option<u64>> {
+        let is_grpc = self
+            .request
+            .is_some_and(outrigger_types::RequestHead::is_grpc);
+        if is_grpc {
+            self.any_grpc_status()
+        } else {
+            None
         }
+    }
+
+    /// The gRPC status of any response: from the trailers, else from the
+    /// response's head, else what its HTTP status maps to.
+    pub fn grpc_status_or_mapped(&self) -> Option<u64> {
+        self.any_grpc_status().flatten()
+    }
+
+    fn any_grpc_status(&self) -> Option<Option<u64>> {
         let fields = [self.trailers, self.response.map(|head| &head.headers)];
         let text = fields
             .into_iter()
