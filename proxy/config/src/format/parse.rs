@@ -11,9 +11,9 @@ pub(super) fn tokens(text: &str, options: &FormatOptions) -> Result<Vec<Token>, 
     while let Some(at) = rest.find('%') {
         literal.push_str(&rest[..at]);
         let from = &rest[at..];
-        if from.starts_with("%%") {
+        if let Some(after) = from.strip_prefix("%%") {
             literal.push('%');
-            rest = &from[2..];
+            rest = after;
             continue;
         }
         let Some((call, length)) = command(from) else {
