@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
-use tokio::net::TcpSocket;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_stream::Stream;
@@ -17,6 +16,8 @@ use tonic::{Request, Response, Status, Streaming};
 use xds_api::pb::envoy::service::discovery::v3 as pb;
 use xds_api::pb::envoy::service::discovery::v3::aggregated_discovery_service_server as service;
 use xds_api::pb::google::protobuf::Any;
+
+use crate::ports;
 
 const PREFIX: &str = "type.googleapis.com/";
 
@@ -152,13 +153,13 @@ impl Ads {
     ///
     /// # Errors
     /// When the port is taken.
-    pub fn start(port: u16) -> io::Result<Self> {
+    pub async fn start(port: u16) -> io::Result<Self> {
         let mut ads = Self {
             shared: Arc::default(),
             port,
             serving: None,
         };
-        ads.listen()?;
+        ads.listen().await?;
         Ok(ads)
     }
 
@@ -166,11 +167,8 @@ impl Ads {
     ///
     /// # Errors
     /// When the port is taken.
-    pub fn listen(&mut self) -> io::Result<()> {
-        let socket = TcpSocket::new_v4()?;
-        socket.set_reuseaddr(true)?;
-        socket.bind(([127, 0, 0, 1], self.port).into())?;
-        let incoming = TcpListenerStream::new(socket.listen(64)?);
+    pub async fn listen(&mut self) -> io::Result<()> {
+        let incoming = TcpListenerStream::new(ports::reuse(self.port).await?);
         let (stop, stopped) = oneshot::channel::<()>();
         let service =
             service::AggregatedDiscoveryServiceServer::new(Service(Arc::clone(&self.shared)));

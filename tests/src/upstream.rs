@@ -2,19 +2,19 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::exchange::{Exchange, Head, Seen};
 use crate::h1::{self, Framing, Reader};
 use crate::h2::conn::{Conn, Options};
+use crate::ports;
 use crate::steps::{self, After, Out, Respond, Step};
 use crate::values::{Fields, Payload, Span};
 
@@ -93,7 +93,7 @@ impl Upstream {
     ///
     /// # Errors
     /// When the port is taken.
-    pub fn start(name: &str, script: &Script, port: u16) -> io::Result<Self> {
+    pub async fn start(name: &str, script: &Script, port: u16) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             script: script.clone(),
@@ -108,7 +108,7 @@ impl Upstream {
             shared,
         };
         if script.protocol != Protocol::Refuse {
-            upstream.listen(port)?;
+            upstream.listen(port).await?;
         }
         Ok(upstream)
     }
@@ -117,8 +117,8 @@ impl Upstream {
     ///
     /// # Errors
     /// When the port is taken.
-    pub fn listen(&mut self, port: u16) -> io::Result<()> {
-        let listener = listen(port)?;
+    pub async fn listen(&mut self, port: u16) -> io::Result<()> {
+        let listener = ports::reuse(port).await?;
         let shared = Arc::clone(&self.shared);
         self.task = Some(tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
@@ -163,13 +163,6 @@ impl Upstream {
             .map(|(c, e)| (*c, e.seen()))
             .collect()
     }
-}
-
-fn listen(port: u16) -> io::Result<TcpListener> {
-    let socket = TcpSocket::new_v4()?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
-    socket.listen(1024)
 }
 
 impl Shared {

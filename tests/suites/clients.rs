@@ -118,8 +118,8 @@ fn curl_client(curl: &Path, version: &str, protocol: Protocol) -> Outcome {
     ]}]});
     let script = integration_tests::upstream::parse(script)?;
     let port = ports::free();
-    let _inside = runtime.enter();
-    let mut upstream = Upstream::start("a", &script, port).map_err(|e| e.to_string())?;
+    let started = runtime.block_on(Upstream::start("a", &script, port));
+    let mut upstream = started.map_err(|e| e.to_string())?;
     let lab = runtime.block_on(Lab::start(port, protocol))?;
     let get = |path: &str, more: &[&str]| {
         let mut command = Command::new(curl);

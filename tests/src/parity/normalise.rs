@@ -55,7 +55,10 @@ impl Normaliser {
     /// A time left, rounded up so that what has passed since does not show.
     fn rounded(value: &str) -> String {
         match value.parse::<u64>() {
-            Ok(ms) => ms.div_ceil(100).saturating_mul(100).to_string(),
+            Ok(ms) => {
+                let step = if ms > 2000 { 1000 } else { 100 };
+                ms.div_ceil(step).saturating_mul(step).to_string()
+            }
             Err(_) => value.to_owned(),
         }
     }

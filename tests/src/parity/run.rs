@@ -162,12 +162,17 @@ async fn one_side(
     let mut upstreams = BTreeMap::new();
     for (name, script) in &case.upstreams {
         let port = ports[&format!("upstream.{name}")];
-        let upstream =
-            Upstream::start(name, script, port).map_err(|e| format!("upstream {name}: {e}"))?;
+        let upstream = Upstream::start(name, script, port)
+            .await
+            .map_err(|e| format!("upstream {name}: {e}"))?;
         upstreams.insert(name.clone(), upstream);
     }
     let ads = match case.config.base {
-        Base::Ads => Some(Ads::start(ports["upstream.xds"]).map_err(|e| format!("xds: {e}"))?),
+        Base::Ads => Some(
+            Ads::start(ports["upstream.xds"])
+                .await
+                .map_err(|e| format!("xds: {e}"))?,
+        ),
         _ => None,
     };
     let mut proxy = Proxy::launch(binary, &file, ports["admin"], &arguments(case), dir)?;
@@ -277,7 +282,7 @@ fn perform(context: Arc<Context>, entry: Entry, number: String) -> Done {
                     .copied()
                     .unwrap_or(0);
                 if let Some(upstream) = context.upstreams.lock().await.get_mut(&name) {
-                    upstream.listen(port).ok();
+                    upstream.listen(port).await.ok();
                 }
             }
         }

@@ -86,6 +86,7 @@ pub async fn perform(
         }
         Step::Start => ads
             .listen()
+            .await
             .map_or_else(|e| e.to_string(), |()| "started".to_owned()),
     };
     Section::new(title, vec![line])
