@@ -20,7 +20,7 @@ pub(super) fn apply(
     let client = if hcm.use_remote_address {
         let client = from_peer(&head.headers, hcm, info, seen);
         if !hcm.skip_xff_append {
-            append_peer(&mut head.headers, hcm, info);
+            append_peer(&mut head.headers, info);
         }
         client
     } else {
@@ -96,15 +96,10 @@ fn last_address(headers: &Headers, skip: u32) -> Option<(IpAddr, bool)> {
 
 /// Adds the peer to `x-forwarded-for`. A loopback address says nothing to those
 /// behind: the machine's own address stands for it.
-fn append_peer(headers: &mut Headers, hcm: &HcmConfig, info: &StreamInfo) {
+fn append_peer(headers: &mut Headers, info: &StreamInfo) {
     let Some(mut ip) = info.connection.remote.ip() else { return };
     if ip.is_loopback() {
         ip = local_address::local_address();
-    }
-    if hcm.represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-        && let IpAddr::V4(v4) = ip
-    {
-        ip = IpAddr::V6(v4.to_ipv6_mapped());
     }
     let value = match headers.joined(&names::X_FORWARDED_FOR) {
         Some(old) if !old.is_empty() => join(&old, ip),

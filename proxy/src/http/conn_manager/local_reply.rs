@@ -25,13 +25,15 @@ pub struct Rendered {
 }
 
 /// Makes a response of a reply: mapped as configured, and trailers-only for a
-/// gRPC caller.
+/// gRPC caller. `info` gets the status as it is before gRPC makes it a 200:
+/// formats and access logs see it.
 pub fn render(
     config: &LocalReplyConfig,
     reply: LocalReply,
     request: &RequestHead,
-    info: &StreamInfo,
+    info: &mut StreamInfo,
 ) -> Rendered {
+    info.response_code = Some(reply.status.as_u16());
     let mut rendered = Rendered { head: ResponseHead::new(reply.status), body: reply.body };
     rendered.head.headers = reply.headers;
     let content_type = rewrite(config, &mut rendered, request, info);
@@ -44,12 +46,9 @@ pub fn render(
         headers.remove(&names::CONTENT_TYPE);
     } else {
         headers.set(names::CONTENT_LENGTH, HeaderValue::from(rendered.body.len()));
-        match content_type {
-            Some(content_type) => headers.set(names::CONTENT_TYPE, content_type),
-            None if !headers.contains(&names::CONTENT_TYPE) => {
-                headers.append(names::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-            }
-            None => {}
+        if !headers.contains(&names::CONTENT_TYPE) {
+            let text = HeaderValue::from_static("text/plain");
+            headers.append(names::CONTENT_TYPE, content_type.unwrap_or(text));
         }
     }
     rendered
@@ -61,7 +60,7 @@ fn rewrite(
     config: &LocalReplyConfig,
     rendered: &mut Rendered,
     request: &RequestHead,
-    info: &StreamInfo,
+    info: &mut StreamInfo,
 ) -> Option<HeaderValue> {
     let status = rendered.head.status;
     let mapper = config.mappers.iter().find(|mapper| matches(&mapper.filter, status, request, info));
@@ -75,6 +74,7 @@ fn rewrite(
         }
         if let Some(status) = mapper.status {
             rendered.head.status = status;
+            info.response_code = Some(status.as_u16());
         }
         format = mapper.body_format.as_ref().or(format);
     }
@@ -238,29 +238,24 @@ pub fn flag_of(reason: ResetReason) -> ResponseFlag {
 }
 
 /// The reply for an upstream that reset the stream before its response began.
-/// `retried` says that it was not the first attempt. The caller sets the flag,
-/// which stands even if a retry follows.
+/// `retried` says that it was not the first attempt; why the transport failed is
+/// in the details alone. The caller sets the flag.
 pub fn of_upstream_reset(
     reason: ResetReason,
     transport_failure: Option<&str>,
-    codec_details: &str,
     retried: bool,
 ) -> LocalReply {
     let status = match reason {
         ResetReason::ProtocolError => StatusCode::BAD_GATEWAY,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let why = transport_failure.unwrap_or(codec_details);
+    let why = transport_failure.unwrap_or_default();
     let mut body = String::from("upstream connect error or disconnect/reset before headers. ");
     if retried {
         body.push_str("retried and the latest ");
     }
     body.push_str("reset reason: ");
     body.push_str(reason.as_str());
-    if !why.is_empty() {
-        body.push_str(", transport failure reason: ");
-        body.push_str(why);
-    }
     let details = reset_details("upstream_reset_before_response_started", reason, why);
     let mut reply = LocalReply::new(status, body, details);
     if reason == ResetReason::Overflow {

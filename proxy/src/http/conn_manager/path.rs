@@ -91,6 +91,10 @@ fn merge_slashes(path: &[u8]) -> Option<Vec<u8>> {
     if !path.windows(2).any(|w| w == b"//") {
         return None;
     }
+    // Envoy leaves two of nothing but slashes.
+    if path.iter().all(|b| *b == b'/') {
+        return (path.len() > 2).then(|| b"//".to_vec());
+    }
     let mut out = Vec::with_capacity(path.len());
     for byte in path {
         if *byte != b'/' || out.last() != Some(&b'/') {
@@ -126,7 +130,7 @@ fn is_canonical(path: &[u8]) -> bool {
 
 /// Bytes that stand for themselves in a path.
 fn is_plain(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/[]^|".contains(&byte)
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/[]".contains(&byte)
 }
 
 /// Bytes that an escape need not stand for.

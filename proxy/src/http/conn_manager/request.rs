@@ -1,23 +1,20 @@
 //! The rules for the head of a request before any filter sees it: what is
 //! refused, what a client may not say, and what the proxy says about itself.
 //!
-//! The order is Envoy's: nominated fields, host, path, then the fields that say
+//! The order is Envoy's: host, path, then the fields that say
 //! who the client is. See "HTTP header sanitizing" in Envoy's documentation.
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use filter_api::LocalReply;
-use outrigger_config::ir::{HcmConfig, StripPort, UpgradeConfig};
+use outrigger_config::ir::{HcmConfig, StripPort};
 use outrigger_types::{
-    HeaderName, HeaderValue, Method, Protocol, RequestHead, ResponseFlag, Scheme, StatusCode,
+    HeaderName, HeaderValue, Method, Protocol, RequestHead, Scheme, StatusCode,
     StreamInfo, details, names,
 };
 
 use super::{forwarded, path, request_id};
-
-/// As many names in `connection` are refused.
-const MAX_NOMINATED: usize = 10;
-/// A `te` of this length that `connection` names is refused.
-const MAX_TE: usize = 256;
 
 /// Makes a request fit for the filters, and takes note of what it says about
 /// its client. `random` is the stream's own number.
@@ -32,9 +29,6 @@ pub fn mutate(
 ) -> Result<(), LocalReply> {
     info.is_grpc = head.is_grpc();
     let mut seen = Seen::of(head);
-    if seen.has(Seen::CONNECTION) && !remove_nominated(head) {
-        return Err(refused_connection());
-    }
     check_target(head)?;
     path::normalise(head, hcm, info.is_grpc)?;
     normalise_host(head, hcm, info);
@@ -60,35 +54,38 @@ pub fn mutate(
     Ok(())
 }
 
-/// Refuses an upgrade that neither the HCM nor the route takes, and CONNECT.
-/// `route` are the route's own settings, which come first.
+/// Refuses an upgrade that neither the HCM nor the route takes, and CONNECT,
+/// once a route was found. `route` are the route's own settings by lower-case
+/// name, which come first.
 ///
 /// # Errors
 /// 403, if it is refused.
 pub fn check_upgrade(
     head: &RequestHead,
     hcm: &HcmConfig,
-    route: &[UpgradeConfig],
+    route: Option<&BTreeMap<Box<str>, bool>>,
 ) -> Result<(), LocalReply> {
     let accepted = match &head.protocol {
         None => head.method != Method::CONNECT,
         Some(protocol) => {
-            let known = |upgrade: &&UpgradeConfig| {
-                upgrade.name.as_bytes().eq_ignore_ascii_case(protocol)
-            };
-            let of_route = route.iter().find(known);
-            let of_hcm = hcm.upgrades.iter().find(known);
-            match (of_route, of_hcm) {
-                (Some(route), _) => route.enabled,
-                (None, Some(hcm)) => hcm.enabled,
-                (None, None) => false,
-            }
+            let is = |name: &str| name.as_bytes().eq_ignore_ascii_case(protocol);
+            let of_route = route.and_then(|r| r.iter().find(|(name, _)| is(name)).map(|(_, on)| *on));
+            let of_hcm = || hcm.upgrades.iter().find(|u| is(&u.name)).map(|u| u.enabled);
+            of_route.or_else(of_hcm).unwrap_or(false)
         }
     };
     if accepted {
         return Ok(());
     }
     Err(LocalReply::new(StatusCode::FORBIDDEN, "", details::UPGRADE_FAILED))
+}
+
+/// Removes the fields that a route table keeps for internal requests
+/// (`internal_only_headers`).
+pub fn remove_internal_only(head: &mut RequestHead, names: &[HeaderName], info: &StreamInfo) {
+    if !info.internal_request && !names.is_empty() {
+        head.headers.retain(|name, _| !names.contains(name));
+    }
 }
 
 /// Writes who calls: the node's cluster as `user-agent` where there is none and
@@ -160,9 +157,11 @@ impl Seen {
 
     fn class_of_envoy(rest: &str) -> Self {
         match rest {
-            "decorator-operation" | "downstream-service-cluster" | "downstream-service-node" => {
-                Self::EDGE_ONLY
-            }
+            "decorator-operation"
+            | "downstream-service-cluster"
+            | "downstream-service-node"
+            | "original-path"
+            | "original-host" => Self::EDGE_ONLY,
             "retriable-status-codes"
             | "retriable-header-names"
             | "retry-on"
@@ -195,15 +194,6 @@ impl std::ops::BitOrAssign for Seen {
     }
 }
 
-fn refused_connection() -> LocalReply {
-    LocalReply::new(
-        StatusCode::BAD_REQUEST,
-        "Bad Request",
-        details::CONNECTION_HEADER_REJECTED,
-    )
-    .with_flag(ResponseFlag::DownstreamProtocolError)
-}
-
 /// A host must be there, even if it is empty; the path must be relative.
 fn check_target(head: &RequestHead) -> Result<(), LocalReply> {
     if head.authority.is_none() {
@@ -215,57 +205,6 @@ fn check_target(head: &RequestHead) -> Result<(), LocalReply> {
         None => Err(LocalReply::new(StatusCode::NOT_FOUND, "", details::MISSING_PATH)),
         Some(_) => Err(LocalReply::new(StatusCode::NOT_FOUND, "", details::ABSOLUTE_PATH_REJECTED)),
     }
-}
-
-/// Removes the fields that `connection` names. False if it names what it may
-/// not: a field that says where the request comes from, or too many.
-fn remove_nominated(head: &mut RequestHead) -> bool {
-    let Some(value) = head.headers.joined(&names::CONNECTION) else { return true };
-    let tokens = || value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|t| !t.is_empty());
-    if tokens().count() >= MAX_NOMINATED {
-        return false;
-    }
-    let mut removed = smallvec::SmallVec::<[HeaderName; 4]>::new();
-    let mut keeps_te = false;
-    for token in tokens().filter(|token| !is_connection_option(token)) {
-        if token.contains(&b':') || is_forwarding(token) {
-            return false;
-        }
-        if token.eq_ignore_ascii_case(b"te") {
-            let te = head.headers.get_bytes(&names::TE).unwrap_or_default();
-            if te.len() >= MAX_TE {
-                return false;
-            }
-            keeps_te = te.split(|b| *b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(b"trailers"));
-            if keeps_te {
-                continue;
-            }
-        }
-        if let Ok(name) = HeaderName::from_bytes(token) {
-            removed.push(name);
-        }
-    }
-    drop(value);
-    if keeps_te {
-        head.headers.set(names::TE, HeaderValue::from_static("trailers"));
-    }
-    if !removed.is_empty() {
-        head.headers.retain(|name, _| !removed.contains(name));
-    }
-    true
-}
-
-/// What `connection` says about the connection itself.
-fn is_connection_option(token: &[u8]) -> bool {
-    [&b"close"[..], b"keep-alive", b"upgrade", b"http2-settings", b"connection"]
-        .iter()
-        .any(|option| token.eq_ignore_ascii_case(option))
-}
-
-fn is_forwarding(token: &[u8]) -> bool {
-    [&b"x-forwarded-for"[..], b"x-forwarded-host", b"x-forwarded-proto"]
-        .iter()
-        .any(|name| token.eq_ignore_ascii_case(name))
 }
 
 /// Drops the host's final dot and its port, as far as the configuration says.
@@ -325,16 +264,27 @@ fn take_extended_connect(head: &mut RequestHead, seen: &mut Seen) {
 fn hop_by_hop(head: &mut RequestHead, seen: Seen) -> Seen {
     let mut remove = Seen::ALWAYS_REMOVED;
     if head.protocol.is_some() {
-        if !head.headers.contains(&names::CONTENT_LENGTH) && !head.headers.contains(&names::TRANSFER_ENCODING) {
-            head.headers.append(names::CONTENT_LENGTH, HeaderValue::from_static("0"));
-        }
         return remove;
     }
     remove |= Seen::CONNECTION | Seen::UPGRADE;
-    if seen.has(Seen::TE) && head.headers.get_bytes(&names::TE) != Some(b"trailers") {
+    if seen.has(Seen::TE) && !keep_trailers(head) {
         remove |= Seen::TE;
     }
     remove
+}
+
+/// Of `te` only `trailers` is passed on. False if it is not there.
+fn keep_trailers(head: &mut RequestHead) -> bool {
+    let Some(te) = head.headers.joined(&names::TE) else { return false };
+    if &*te == b"trailers" {
+        return true;
+    }
+    let takes_trailers = te.split(|b| *b == b',').any(|t| t.trim_ascii() == b"trailers");
+    drop(te);
+    if takes_trailers {
+        head.headers.set(names::TE, HeaderValue::from_static("trailers"));
+    }
+    takes_trailers
 }
 
 fn append_via(head: &mut RequestHead, hcm: &HcmConfig) {

@@ -23,10 +23,10 @@ pub fn mutate(
         head.headers.append(names::DATE, date());
     }
     write_server(&mut head.headers, hcm);
-    let upgraded = !is_local && request.protocol.is_some() && is_upgrade(&head.headers);
+    let upgraded = !is_local && takes_upgrade(head, request, info);
     remove_hop_by_hop(&mut head.headers, upgraded);
     if upgraded {
-        finish_upgrade(head, info);
+        finish_upgrade(head, request, info);
     }
     if (hcm.always_set_request_id_in_response || request.headers.contains(&names::X_ENVOY_FORCE_TRACE))
         && let Some(id) = request.headers.get(&names::X_REQUEST_ID)
@@ -68,12 +68,14 @@ fn server_value(name: &str) -> HeaderValue {
     }
 }
 
-/// Whether the response takes an upgrade.
-fn is_upgrade(headers: &Headers) -> bool {
-    headers.contains(&names::UPGRADE)
-        && headers.joined(&names::CONNECTION).is_some_and(|value| {
-            value.split(|b| *b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
-        })
+/// Whether the upstream takes the upgrade that was asked for: HTTP/2 says so
+/// with a 200 to the extended CONNECT.
+fn takes_upgrade(head: &ResponseHead, request: &RequestHead, info: &StreamInfo) -> bool {
+    request.protocol.is_some()
+        && match info.upstream.protocol {
+            Some(Protocol::Http2) => head.status == StatusCode::OK,
+            _ => head.status == StatusCode::SWITCHING_PROTOCOLS,
+        }
 }
 
 /// Fields that are between the upstream and this proxy.
@@ -88,13 +90,20 @@ fn remove_hop_by_hop(headers: &mut Headers, upgraded: bool) {
     }
 }
 
-/// On HTTP/2 an upgrade that was taken is a 200 to the extended CONNECT.
-fn finish_upgrade(head: &mut ResponseHead, info: &StreamInfo) {
-    if info.protocol == Some(Protocol::Http2) && head.status == StatusCode::SWITCHING_PROTOCOLS {
+/// Says that the upgrade was taken in the words of the client's protocol.
+fn finish_upgrade(head: &mut ResponseHead, request: &RequestHead, info: &StreamInfo) {
+    if info.protocol == Some(Protocol::Http2) {
         head.status = StatusCode::OK;
         head.headers.retain(|name, _| {
             *name != names::UPGRADE && *name != names::CONNECTION && *name != names::CONTENT_LENGTH
         });
+    } else if info.upstream.protocol == Some(Protocol::Http2) {
+        head.status = StatusCode::SWITCHING_PROTOCOLS;
+        let protocol = request.protocol.clone().unwrap_or_default();
+        if let Ok(protocol) = HeaderValue::from_maybe_shared(protocol) {
+            head.headers.set(names::UPGRADE, protocol);
+        }
+        head.headers.set(names::CONNECTION, HeaderValue::from_static("upgrade"));
     }
 }
 

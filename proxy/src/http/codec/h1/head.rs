@@ -10,6 +10,7 @@ use super::body::Framing;
 use super::locate::{
     Field, Layout, Scan, end_of_head, fields, is_known, layout_request, layout_response, take_head,
 };
+use super::nominated;
 use super::options::{H1Error, Options};
 use crate::http::codec::UnderscoresAction;
 
@@ -168,6 +169,9 @@ fn build_request(
         head.authority.clone_from(&options.default_host_for_http_10);
     }
     let framing = request_framing(&mut head, &mut framings, options)?;
+    if head.protocol.is_none() {
+        nominated::remove(&mut head)?;
+    }
     Ok(ParsedRequest {
         head,
         framing,

@@ -14,6 +14,7 @@ mod client;
 mod encode;
 mod head;
 mod locate;
+mod nominated;
 mod options;
 mod send;
 mod server;

@@ -122,6 +122,9 @@ impl H1Error {
     /// 400: a name with an underscore.
     pub(super) const UNDERSCORE: Self =
         Self::answer(StatusCode::BAD_REQUEST, "http1.unexpected_underscore");
+    /// 400: `connection` names what it may not.
+    pub(super) const CONNECTION: Self =
+        Self::answer(StatusCode::BAD_REQUEST, "http1.connection_header_rejected");
     /// 501: a transfer coding other than chunked.
     pub(super) const TRANSFER_ENCODING: Self = Self::answer(
         StatusCode::NOT_IMPLEMENTED,
