@@ -1,4 +1,11 @@
 //! Sidecar data-plane proxy, programmed over xDS, in the place of the envoy binary.
 
+pub mod access_log;
+pub mod admin;
 pub mod http;
+pub mod listener;
 pub mod network;
+pub mod router;
+pub mod server;
+pub mod snapshot;
+pub mod upstream;

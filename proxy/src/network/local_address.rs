@@ -24,7 +24,8 @@ fn first_address() -> Option<Ipv4Addr> {
     // valid until freeifaddrs; an address of AF_INET is a sockaddr_in.
     while let Some(node) = unsafe { next.as_ref() } {
         next = node.ifa_next;
-        let Some(family) = (unsafe { node.ifa_addr.as_ref() }).map(|a| i32::from(a.sa_family)) else {
+        let Some(family) = (unsafe { node.ifa_addr.as_ref() }).map(|a| i32::from(a.sa_family))
+        else {
             continue;
         };
         if family == libc::AF_INET {

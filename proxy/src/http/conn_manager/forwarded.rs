@@ -37,7 +37,8 @@ pub(super) fn apply(
 /// trusted network here.
 pub(super) fn write_external_address(head: &mut RequestHead, info: &StreamInfo, edge: bool) {
     if edge && let Some(ip) = info.downstream_remote.ip() {
-        head.headers.set(names::X_ENVOY_EXTERNAL_ADDRESS, ip_value(ip));
+        head.headers
+            .set(names::X_ENVOY_EXTERNAL_ADDRESS, ip_value(ip));
     }
 }
 
@@ -55,7 +56,10 @@ fn from_peer(headers: &Headers, hcm: &HcmConfig, info: &StreamInfo, seen: Seen) 
         _ => None,
     };
     Client {
-        address: from_header.map_or_else(|| info.connection.remote.clone(), |(ip, _)| without_port(ip)),
+        address: from_header.map_or_else(
+            || info.connection.remote.clone(),
+            |(ip, _)| without_port(ip),
+        ),
         may_be_internal: !has_header,
     }
 }
@@ -67,8 +71,14 @@ fn from_header(headers: &Headers, hcm: &HcmConfig, info: &StreamInfo, seen: Seen
         false => None,
     };
     match found {
-        Some((ip, only_one)) => Client { address: without_port(ip), may_be_internal: only_one },
-        None => Client { address: info.connection.remote.clone(), may_be_internal: false },
+        Some((ip, only_one)) => Client {
+            address: without_port(ip),
+            may_be_internal: only_one,
+        },
+        None => Client {
+            address: info.connection.remote.clone(),
+            may_be_internal: false,
+        },
     }
 }
 
@@ -97,7 +107,9 @@ fn last_address(headers: &Headers, skip: u32) -> Option<(IpAddr, bool)> {
 /// Adds the peer to `x-forwarded-for`. A loopback address says nothing to those
 /// behind: the machine's own address stands for it.
 fn append_peer(headers: &mut Headers, info: &StreamInfo) {
-    let Some(mut ip) = info.connection.remote.ip() else { return };
+    let Some(mut ip) = info.connection.remote.ip() else {
+        return;
+    };
     if ip.is_loopback() {
         ip = local_address::local_address();
     }
@@ -133,13 +145,17 @@ fn write_proto_and_port(head: &mut RequestHead, hcm: &HcmConfig, info: &StreamIn
         && (first || !seen.has(Seen::FORWARDED_PORT))
         && let Some(port) = info.connection.local.port()
     {
-        head.headers.set(names::X_FORWARDED_PORT, HeaderValue::from(port));
+        head.headers
+            .set(names::X_FORWARDED_PORT, HeaderValue::from(port));
     }
 }
 
 fn is_internal(address: &Address, hcm: &HcmConfig) -> bool {
     match address {
-        Address::Ip(addr) => hcm.internal_addresses.iter().any(|range| range.contains(addr.ip())),
+        Address::Ip(addr) => hcm
+            .internal_addresses
+            .iter()
+            .any(|range| range.contains(addr.ip())),
         Address::Pipe(_) => hcm.internal_unix_sockets,
         Address::Internal(..) => false,
     }

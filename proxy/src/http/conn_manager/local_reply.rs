@@ -34,7 +34,10 @@ pub fn render(
     info: &mut StreamInfo,
 ) -> Rendered {
     info.response_code = Some(reply.status.as_u16());
-    let mut rendered = Rendered { head: ResponseHead::new(reply.status), body: reply.body };
+    let mut rendered = Rendered {
+        head: ResponseHead::new(reply.status),
+        body: reply.body,
+    };
     rendered.head.headers = reply.headers;
     let content_type = rewrite(config, &mut rendered, request, info);
     if info.is_grpc || request.is_grpc() {
@@ -45,7 +48,10 @@ pub fn render(
         headers.remove(&names::CONTENT_LENGTH);
         headers.remove(&names::CONTENT_TYPE);
     } else {
-        headers.set(names::CONTENT_LENGTH, HeaderValue::from(rendered.body.len()));
+        headers.set(
+            names::CONTENT_LENGTH,
+            HeaderValue::from(rendered.body.len()),
+        );
         if !headers.contains(&names::CONTENT_TYPE) {
             let text = HeaderValue::from_static("text/plain");
             headers.append(names::CONTENT_TYPE, content_type.unwrap_or(text));
@@ -63,7 +69,10 @@ fn rewrite(
     info: &mut StreamInfo,
 ) -> Option<HeaderValue> {
     let status = rendered.head.status;
-    let mapper = config.mappers.iter().find(|mapper| matches(&mapper.filter, status, request, info));
+    let mapper = config
+        .mappers
+        .iter()
+        .find(|mapper| matches(&mapper.filter, status, request, info));
     let mut format = config.body_format.as_ref();
     if let Some(mapper) = mapper {
         if let Some(body) = &mapper.body {
@@ -114,18 +123,26 @@ fn apply_format(
         }
     };
     rendered.body = out.into();
-    let configured = format.content_type.as_ref().and_then(|t| HeaderValue::from_str(t).ok());
+    let configured = format
+        .content_type
+        .as_ref()
+        .and_then(|t| HeaderValue::from_str(t).ok());
     configured.unwrap_or(HeaderValue::from_static(default))
 }
 
 fn add_header(add: &HeaderAdd, head: &mut ResponseHead, request: &RequestHead, info: &StreamInfo) {
-    let HeaderKey::Field(name) = &add.key else { return };
+    let HeaderKey::Field(name) = &add.key else {
+        return;
+    };
     let mut value = Vec::new();
-    add.value.append_to(&mut value, &context(head, b"", request, info));
+    add.value
+        .append_to(&mut value, &context(head, b"", request, info));
     if value.is_empty() && !add.keep_empty_value {
         return;
     }
-    let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) else { return };
+    let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) else {
+        return;
+    };
     let exists = head.headers.contains(name);
     match add.action {
         AppendAction::AppendIfExistsOrAdd => head.headers.append(name.clone(), value),
@@ -138,12 +155,18 @@ fn add_header(add: &HeaderAdd, head: &mut ResponseHead, request: &RequestHead, i
 }
 
 /// Whether a mapper's filter takes the reply.
-fn matches(filter: &AccessLogFilter, status: StatusCode, request: &RequestHead, info: &StreamInfo) -> bool {
+fn matches(
+    filter: &AccessLogFilter,
+    status: StatusCode,
+    request: &RequestHead,
+    info: &StreamInfo,
+) -> bool {
     match filter {
         AccessLogFilter::StatusCode(comparison) => compare(comparison, u64::from(status.as_u16())),
-        AccessLogFilter::Duration(comparison) => {
-            compare(comparison, u64::try_from(info.elapsed().as_millis()).unwrap_or(u64::MAX))
-        }
+        AccessLogFilter::Duration(comparison) => compare(
+            comparison,
+            u64::try_from(info.elapsed().as_millis()).unwrap_or(u64::MAX),
+        ),
         AccessLogFilter::NotHealthCheck => !info.health_check,
         AccessLogFilter::Traceable => info.traced,
         AccessLogFilter::Runtime { fraction, .. } => fraction.default.picks(rand::random()),
@@ -172,8 +195,14 @@ fn compare(comparison: &Comparison, n: u64) -> bool {
 
 fn to_grpc(mut rendered: Rendered, status: Option<u32>, is_head: bool) -> Rendered {
     let headers = &mut rendered.head.headers;
-    headers.set(names::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    if headers.get(&names::GRPC_STATUS).is_none_or(HeaderValue::is_empty) {
+    headers.set(
+        names::CONTENT_TYPE,
+        HeaderValue::from_static("application/grpc"),
+    );
+    if headers
+        .get(&names::GRPC_STATUS)
+        .is_none_or(HeaderValue::is_empty)
+    {
         let status = status.unwrap_or_else(|| grpc_status_of(rendered.head.status));
         headers.set(names::GRPC_STATUS, HeaderValue::from(status));
     }
@@ -259,7 +288,9 @@ pub fn of_upstream_reset(
     let details = reset_details("upstream_reset_before_response_started", reason, why);
     let mut reply = LocalReply::new(status, body, details);
     if reason == ResetReason::Overflow {
-        reply.headers.append(names::X_ENVOY_OVERLOADED, HeaderValue::from_static("true"));
+        reply
+            .headers
+            .append(names::X_ENVOY_OVERLOADED, HeaderValue::from_static("true"));
     }
     reply
 }

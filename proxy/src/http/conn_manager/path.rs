@@ -25,7 +25,8 @@ pub(super) fn normalise(
         EscapedSlashesAction::KeepUnchanged => None,
         _ => edit(head, unescape_slashes),
     };
-    let redirect = unescaped.is_some() && hcm.escaped_slashes == EscapedSlashesAction::UnescapeAndRedirect;
+    let redirect =
+        unescaped.is_some() && hcm.escaped_slashes == EscapedSlashesAction::UnescapeAndRedirect;
     if unescaped.is_some() && hcm.escaped_slashes == EscapedSlashesAction::RejectRequest {
         return Err(refused());
     }
@@ -43,7 +44,11 @@ pub(super) fn normalise(
 }
 
 fn refused() -> LocalReply {
-    LocalReply::new(StatusCode::BAD_REQUEST, "", details::PATH_NORMALIZATION_FAILED)
+    LocalReply::new(
+        StatusCode::BAD_REQUEST,
+        "",
+        details::PATH_NORMALIZATION_FAILED,
+    )
 }
 
 fn redirected(path: &Bytes) -> LocalReply {
@@ -62,7 +67,11 @@ fn redirected(path: &Bytes) -> LocalReply {
 /// Replaces the path before the query with what `change` makes of it, if it
 /// makes anything of it.
 fn edit(head: &mut RequestHead, change: impl FnOnce(&[u8]) -> Option<Vec<u8>>) -> Option<()> {
-    let end = head.path.iter().position(|b| *b == b'?').unwrap_or(head.path.len());
+    let end = head
+        .path
+        .iter()
+        .position(|b| *b == b'?')
+        .unwrap_or(head.path.len());
     let mut new = change(&head.path[..end])?;
     new.extend_from_slice(&head.path[end..]);
     head.path = new.into();
@@ -221,9 +230,15 @@ fn resolve_dots(out: &mut Vec<u8>, rest: &mut &[u8], first: usize) -> bool {
 
 fn push_escaped(out: &mut Vec<u8>, byte: u8) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    out.extend_from_slice(&[b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    out.extend_from_slice(&[
+        b'%',
+        DIGITS[usize::from(byte >> 4)],
+        DIGITS[usize::from(byte & 15)],
+    ]);
 }
 
 fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|d| u8::try_from(d).ok())
+    char::from(digit)
+        .to_digit(16)
+        .and_then(|d| u8::try_from(d).ok())
 }

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use filter_api::LocalReply;
 use outrigger_config::ir::{HcmConfig, StripPort};
 use outrigger_types::{
-    HeaderName, HeaderValue, Method, Protocol, RequestHead, Scheme, StatusCode,
-    StreamInfo, details, names,
+    HeaderName, HeaderValue, Method, Protocol, RequestHead, Scheme, StatusCode, StreamInfo,
+    details, names,
 };
 
 use super::{forwarded, path, request_id};
@@ -42,10 +42,12 @@ pub fn mutate(
         remove |= Seen::EDGE_ONLY;
     }
     if seen.intersects(remove) {
-        head.headers.retain(|name, _| !remove.intersects(Seen::class(name)));
+        head.headers
+            .retain(|name, _| !remove.intersects(Seen::class(name)));
     }
     if info.internal_request {
-        head.headers.append(names::X_ENVOY_INTERNAL, HeaderValue::from_static("true"));
+        head.headers
+            .append(names::X_ENVOY_INTERNAL, HeaderValue::from_static("true"));
     }
     append_via(head, hcm);
     forwarded::write_external_address(head, info, edge);
@@ -69,7 +71,8 @@ pub fn check_upgrade(
         None => head.method != Method::CONNECT,
         Some(protocol) => {
             let is = |name: &str| name.as_bytes().eq_ignore_ascii_case(protocol);
-            let of_route = route.and_then(|r| r.iter().find(|(name, _)| is(name)).map(|(_, on)| *on));
+            let of_route =
+                route.and_then(|r| r.iter().find(|(name, _)| is(name)).map(|(_, on)| *on));
             let of_hcm = || hcm.upgrades.iter().find(|u| is(&u.name)).map(|u| u.enabled);
             of_route.or_else(of_hcm).unwrap_or(false)
         }
@@ -77,7 +80,11 @@ pub fn check_upgrade(
     if accepted {
         return Ok(());
     }
-    Err(LocalReply::new(StatusCode::FORBIDDEN, "", details::UPGRADE_FAILED))
+    Err(LocalReply::new(
+        StatusCode::FORBIDDEN,
+        "",
+        details::UPGRADE_FAILED,
+    ))
 }
 
 /// Removes the fields that a route table keeps for internal requests
@@ -94,7 +101,10 @@ pub fn remove_internal_only(head: &mut RequestHead, names: &[HeaderName], info: 
 pub fn add_user_agent(head: &mut RequestHead, cluster: &HeaderValue, node: Option<&HeaderValue>) {
     let headers = &mut head.headers;
     headers.set(names::X_ENVOY_DOWNSTREAM_SERVICE_CLUSTER, cluster.clone());
-    if headers.get(&names::USER_AGENT).is_none_or(HeaderValue::is_empty) {
+    if headers
+        .get(&names::USER_AGENT)
+        .is_none_or(HeaderValue::is_empty)
+    {
         headers.set(names::USER_AGENT, cluster.clone());
     }
     if let Some(node) = node {
@@ -125,7 +135,9 @@ impl Seen {
     pub(super) const UNTRUSTED: Self = Self(1 << 9);
 
     fn of(head: &RequestHead) -> Self {
-        head.headers.iter().fold(Self::NONE, |seen, (name, _)| seen | Self::class(name))
+        head.headers
+            .iter()
+            .fold(Self::NONE, |seen, (name, _)| seen | Self::class(name))
     }
 
     pub(super) fn has(self, other: Self) -> bool {
@@ -197,13 +209,25 @@ impl std::ops::BitOrAssign for Seen {
 /// A host must be there, even if it is empty; the path must be relative.
 fn check_target(head: &RequestHead) -> Result<(), LocalReply> {
     if head.authority.is_none() {
-        return Err(LocalReply::new(StatusCode::BAD_REQUEST, "", details::MISSING_HOST_HEADER));
+        return Err(LocalReply::new(
+            StatusCode::BAD_REQUEST,
+            "",
+            details::MISSING_HOST_HEADER,
+        ));
     }
     match head.path.first() {
         Some(b'/') => Ok(()),
         None if head.method == Method::CONNECT && head.protocol.is_none() => Ok(()),
-        None => Err(LocalReply::new(StatusCode::NOT_FOUND, "", details::MISSING_PATH)),
-        Some(_) => Err(LocalReply::new(StatusCode::NOT_FOUND, "", details::ABSOLUTE_PATH_REJECTED)),
+        None => Err(LocalReply::new(
+            StatusCode::NOT_FOUND,
+            "",
+            details::MISSING_PATH,
+        )),
+        Some(_) => Err(LocalReply::new(
+            StatusCode::NOT_FOUND,
+            "",
+            details::ABSOLUTE_PATH_REJECTED,
+        )),
     }
 }
 
@@ -227,7 +251,9 @@ fn normalise_host(head: &mut RequestHead, hcm: &HcmConfig, info: &StreamInfo) {
 
 fn strip_trailing_dot(head: &mut RequestHead) {
     let Some(host) = &head.authority else { return };
-    let Some(dot) = host.iter().rposition(|b| *b == b'.') else { return };
+    let Some(dot) = host.iter().rposition(|b| *b == b'.') else {
+        return;
+    };
     if dot + 1 == host.len() {
         head.authority = Some(host.slice(..dot));
     } else if host[dot + 1] == b':' {
@@ -251,11 +277,16 @@ fn take_extended_connect(head: &mut RequestHead, seen: &mut Seen) {
     if head.method != Method::CONNECT {
         return;
     }
-    let Some(protocol) = &head.protocol else { return };
-    let Ok(value) = HeaderValue::from_maybe_shared(protocol.clone()) else { return };
+    let Some(protocol) = &head.protocol else {
+        return;
+    };
+    let Ok(value) = HeaderValue::from_maybe_shared(protocol.clone()) else {
+        return;
+    };
     head.method = Method::GET;
     head.headers.set(names::UPGRADE, value);
-    head.headers.set(names::CONNECTION, HeaderValue::from_static("upgrade"));
+    head.headers
+        .set(names::CONNECTION, HeaderValue::from_static("upgrade"));
     *seen |= Seen::UPGRADE | Seen::CONNECTION;
 }
 
@@ -275,14 +306,19 @@ fn hop_by_hop(head: &mut RequestHead, seen: Seen) -> Seen {
 
 /// Of `te` only `trailers` is passed on. False if it is not there.
 fn keep_trailers(head: &mut RequestHead) -> bool {
-    let Some(te) = head.headers.joined(&names::TE) else { return false };
+    let Some(te) = head.headers.joined(&names::TE) else {
+        return false;
+    };
     if &*te == b"trailers" {
         return true;
     }
-    let takes_trailers = te.split(|b| *b == b',').any(|t| t.trim_ascii() == b"trailers");
+    let takes_trailers = te
+        .split(|b| *b == b',')
+        .any(|t| t.trim_ascii() == b"trailers");
     drop(te);
     if takes_trailers {
-        head.headers.set(names::TE, HeaderValue::from_static("trailers"));
+        head.headers
+            .set(names::TE, HeaderValue::from_static("trailers"));
     }
     takes_trailers
 }
@@ -296,7 +332,9 @@ fn append_via(head: &mut RequestHead, hcm: &HcmConfig) {
 /// Without a client certificate of TLS what a client says about one is removed.
 fn remove_client_cert(head: &mut RequestHead, hcm: &HcmConfig, seen: Seen) {
     use outrigger_config::ir::ForwardClientCert;
-    if seen.has(Seen::CLIENT_CERT) && hcm.forward_client_cert != ForwardClientCert::AlwaysForwardOnly {
+    if seen.has(Seen::CLIENT_CERT)
+        && hcm.forward_client_cert != ForwardClientCert::AlwaysForwardOnly
+    {
         head.headers.remove(&names::X_FORWARDED_CLIENT_CERT);
     }
 }

@@ -17,7 +17,10 @@ pub(super) fn apply(
     edge: bool,
     random: u64,
 ) {
-    let old = head.headers.get(&names::X_REQUEST_ID).filter(|id| !id.is_empty());
+    let old = head
+        .headers
+        .get(&names::X_REQUEST_ID)
+        .filter(|id| !id.is_empty());
     if hcm.generate_request_id {
         match old.map(HeaderValue::as_bytes) {
             Some(id) if edge && hcm.preserve_external_request_id => {

@@ -28,7 +28,8 @@ pub fn mutate(
     if upgraded {
         finish_upgrade(head, request, info);
     }
-    if (hcm.always_set_request_id_in_response || request.headers.contains(&names::X_ENVOY_FORCE_TRACE))
+    if (hcm.always_set_request_id_in_response
+        || request.headers.contains(&names::X_ENVOY_FORCE_TRACE))
         && let Some(id) = request.headers.get(&names::X_REQUEST_ID)
     {
         head.headers.set(names::X_REQUEST_ID, id.clone());
@@ -103,7 +104,8 @@ fn finish_upgrade(head: &mut ResponseHead, request: &RequestHead, info: &StreamI
         if let Ok(protocol) = HeaderValue::from_maybe_shared(protocol) {
             head.headers.set(names::UPGRADE, protocol);
         }
-        head.headers.set(names::CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers
+            .set(names::CONNECTION, HeaderValue::from_static("upgrade"));
     }
 }
 
@@ -113,7 +115,9 @@ thread_local! {
 
 /// The time as `date` writes it, formatted once a second.
 fn date() -> HeaderValue {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs());
     DATE.with_borrow_mut(|(second, text)| {
         if *second != now {
             *second = now;

@@ -13,8 +13,15 @@ const MAX_TE: usize = 256;
 
 /// Removes the fields that `connection` names. `te` stays if it takes trailers.
 pub(super) fn remove(head: &mut RequestHead) -> Result<(), H1Error> {
-    let Some(value) = head.headers.joined(&names::CONNECTION) else { return Ok(()) };
-    let tokens = || value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|t| !t.is_empty());
+    let Some(value) = head.headers.joined(&names::CONNECTION) else {
+        return Ok(());
+    };
+    let tokens = || {
+        value
+            .split(|b| *b == b',')
+            .map(<[u8]>::trim_ascii)
+            .filter(|t| !t.is_empty())
+    };
     if tokens().count() >= MAX_NAMES {
         return Err(H1Error::CONNECTION);
     }
@@ -29,7 +36,9 @@ pub(super) fn remove(head: &mut RequestHead) -> Result<(), H1Error> {
             if te.len() >= MAX_TE {
                 return Err(H1Error::CONNECTION);
             }
-            keeps_te = te.split(|b| *b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(b"trailers"));
+            keeps_te = te
+                .split(|b| *b == b',')
+                .any(|t| t.trim_ascii().eq_ignore_ascii_case(b"trailers"));
             if keeps_te {
                 continue;
             }
@@ -38,7 +47,8 @@ pub(super) fn remove(head: &mut RequestHead) -> Result<(), H1Error> {
     }
     drop(value);
     if keeps_te {
-        head.headers.set(names::TE, HeaderValue::from_static("trailers"));
+        head.headers
+            .set(names::TE, HeaderValue::from_static("trailers"));
     }
     if removed.contains(&names::HOST) {
         head.authority = None;
@@ -51,15 +61,25 @@ pub(super) fn remove(head: &mut RequestHead) -> Result<(), H1Error> {
 
 /// What `connection` says about the connection itself.
 fn is_option(token: &[u8]) -> bool {
-    [&b"close"[..], b"keep-alive", b"upgrade", b"http2-settings", b"connection"]
-        .iter()
-        .any(|option| token.eq_ignore_ascii_case(option))
+    [
+        &b"close"[..],
+        b"keep-alive",
+        b"upgrade",
+        b"http2-settings",
+        b"connection",
+    ]
+    .iter()
+    .any(|option| token.eq_ignore_ascii_case(option))
 }
 
 fn is_forwarding(token: &[u8]) -> bool {
-    [&b"x-forwarded-for"[..], b"x-forwarded-host", b"x-forwarded-proto"]
-        .iter()
-        .any(|name| token.eq_ignore_ascii_case(name))
+    [
+        &b"x-forwarded-for"[..],
+        b"x-forwarded-host",
+        b"x-forwarded-proto",
+    ]
+    .iter()
+    .any(|name| token.eq_ignore_ascii_case(name))
 }
 
 #[cfg(test)]
@@ -72,12 +92,22 @@ mod tests {
         let mut head = RequestHead::new(Method::GET, "/");
         head.authority = Some("x".into());
         for (name, value) in [("x-hop", "1"), ("te", te), ("connection", connection)] {
-            head.headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+            head.headers.append(
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            );
         }
         remove(&mut head).ok()?;
         let host = head.authority.map(|_| "host".to_owned());
-        let fields = head.headers.iter().map(|(n, v)| format!("{n}={}", v.to_str().unwrap_or("?")));
-        Some(host.into_iter().chain(fields.filter(|f| !f.starts_with("connection"))).collect())
+        let fields = head
+            .headers
+            .iter()
+            .map(|(n, v)| format!("{n}={}", v.to_str().unwrap_or("?")));
+        Some(
+            host.into_iter()
+                .chain(fields.filter(|f| !f.starts_with("connection")))
+                .collect(),
+        )
     }
 
     #[test]
@@ -92,14 +122,24 @@ mod tests {
             ("a,b,c,d,e,f,g,h,x-hop", &["host", "te=gzip, trailers"]),
         ];
         for (connection, expected) in table {
-            assert_eq!(left(connection, "gzip, trailers").unwrap(), *expected, "{connection}");
+            assert_eq!(
+                left(connection, "gzip, trailers").unwrap(),
+                *expected,
+                "{connection}"
+            );
         }
         assert_eq!(left("te", "gzip").unwrap(), ["host", "x-hop=1"]);
     }
 
     #[test]
     fn what_says_where_a_request_comes_from_may_not_be_named() {
-        for connection in ["x-forwarded-for", "X-Forwarded-Host", "a, x-forwarded-proto", ":path", "a,b,c,d,e,f,g,h,i,j"] {
+        for connection in [
+            "x-forwarded-for",
+            "X-Forwarded-Host",
+            "a, x-forwarded-proto",
+            ":path",
+            "a,b,c,d,e,f,g,h,i,j",
+        ] {
             assert_eq!(left(connection, "trailers"), None, "{connection}");
         }
         let long: &'static str = Box::leak("a".repeat(MAX_TE).into_boxed_str());

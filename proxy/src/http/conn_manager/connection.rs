@@ -1,0 +1,520 @@
+//! A downstream connection: which codec it speaks, its requests one after the
+//! other or side by side, and its end.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use filter_api::LocalReply;
+use outrigger_config::ir::CodecType;
+use outrigger_types::{ConnectionInfo, Method, Protocol, RequestHead, ResponseFlag};
+use tokio::io::AsyncReadExt;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::{Hcm, HcmStats};
+use crate::http::codec::{ServerStream, h1, h2};
+use crate::http::stream::{Incoming, Stream};
+use crate::network::io::Io;
+
+/// How HTTP/2 begins, as far as Envoy looks.
+const PREFACE: &[u8] = b"PRI * HTTP/2";
+
+/// Serves a connection to its end. `drain` asks it to end when it can.
+pub async fn serve(hcm: Arc<Hcm>, mut io: Io, info: Arc<ConnectionInfo>, drain: CancellationToken) {
+    let counted = CountedConnection::new(&hcm);
+    let protocol = match hcm.config.codec {
+        CodecType::Http1 => Protocol::Http11,
+        CodecType::Http2 => Protocol::Http2,
+        CodecType::Auto => match detect(&mut io, hcm.config.common_http.idle_timeout).await {
+            Ok(Some(protocol)) => protocol,
+            Ok(None) => return counted.end(true),
+            Err(timeout) => {
+                if timeout {
+                    hcm.stats.inc(HcmStats::downstream_cx_idle_timeout);
+                }
+                return counted.end(!timeout);
+            }
+        },
+    };
+    let counted = counted.speaks(protocol);
+    let by_peer = match protocol {
+        Protocol::Http2 => Http2::new(hcm, io, info, drain).run().await,
+        Protocol::Http10 | Protocol::Http11 => serve_h1(&hcm, io, &info, drain).await,
+    };
+    counted.end(by_peer);
+}
+
+/// Tells HTTP/2 from HTTP/1 by the first bytes, which stay to be read. None when
+/// the peer ended before it said anything; the error says whether time was up.
+async fn detect(io: &mut Io, idle: Option<Duration>) -> Result<Option<Protocol>, bool> {
+    let mut seen = BytesMut::with_capacity(4096);
+    let read = async {
+        loop {
+            if io.read_buf(&mut seen).await? == 0 {
+                return io::Result::Ok(None);
+            }
+            let common = seen.len().min(PREFACE.len());
+            if seen[..common] != PREFACE[..common] {
+                return Ok(Some(Protocol::Http11));
+            }
+            if common == PREFACE.len() {
+                return Ok(Some(Protocol::Http2));
+            }
+        }
+    };
+    let found = match idle {
+        Some(idle) => tokio::time::timeout(idle, read).await.map_err(|_| true)?,
+        None => read.await,
+    };
+    let found = found.map_err(|_| false)?;
+    io.rewind(seen.freeze());
+    Ok(found)
+}
+
+/// HTTP/1: one request at a time. True if the peer ended it.
+async fn serve_h1(
+    hcm: &Arc<Hcm>,
+    io: Io,
+    info: &Arc<ConnectionInfo>,
+    drain: CancellationToken,
+) -> bool {
+    let mut connection = Box::new(h1::ServerConnection::new(io, hcm.h1_options()));
+    let opened = Instant::now();
+    let max_requests = hcm.config.common_http.max_requests_per_connection;
+    let mut served = 0;
+    loop {
+        let next = match next_head(hcm, &mut connection, opened, &drain).await {
+            Next::Request(next) => next,
+            Next::Refused(error) => {
+                answer_error(hcm, info, connection, error).await;
+                return false;
+            }
+            Next::HeaderTimeout => {
+                answer_header_timeout(hcm, info, connection).await;
+                return false;
+            }
+            Next::End { by_peer } => {
+                if !by_peer {
+                    linger(hcm, &mut connection).await;
+                }
+                return by_peer;
+            }
+        };
+        served += 1;
+        if max_requests.is_some_and(|max| served >= max) {
+            hcm.stats.inc(HcmStats::downstream_cx_max_requests_reached);
+            connection.set_close();
+        }
+        if drain.is_cancelled() || hcm.is_draining() {
+            hcm.stats.inc(HcmStats::downstream_cx_drain_close);
+            connection.set_close();
+        }
+        let incoming = Incoming {
+            head: next.head,
+            end_stream: next.end_stream,
+            protocol: next.protocol,
+            stream: ServerStream::H1(connection),
+        };
+        let mut stream = Box::new(Stream::new(hcm, info, incoming));
+        poll_fn(|cx| stream.poll(cx)).await;
+        let Some(over) = stream.into_downstream().into_h1() else {
+            return false;
+        };
+        connection = over;
+        let lost = poll_fn(|cx| connection.poll_flush(cx)).await.is_err();
+        if lost || !connection.is_between_requests() || connection.should_close() {
+            if !lost {
+                linger(hcm, &mut connection).await;
+            }
+            return lost;
+        }
+    }
+}
+
+enum Next {
+    Request(h1::NextRequest),
+    Refused(h1::H1Error),
+    HeaderTimeout,
+    End { by_peer: bool },
+}
+
+/// Waits for the next request within the timeouts of the connection.
+async fn next_head(
+    hcm: &Hcm,
+    connection: &mut h1::ServerConnection,
+    opened: Instant,
+    drain: &CancellationToken,
+) -> Next {
+    let common = &hcm.config.common_http;
+    let life = common.max_connection_duration.map(|d| opened + d);
+    let idle = common.idle_timeout.map(|d| Instant::now() + d);
+    let mut head_deadline = None;
+    loop {
+        let deadline = [life, idle, head_deadline].into_iter().flatten().min();
+        let is_idle = connection.is_idle();
+        if !is_idle
+            && head_deadline.is_none()
+            && let Some(timeout) = hcm.config.request_headers_timeout
+        {
+            head_deadline = Some(Instant::now() + timeout);
+            continue;
+        }
+        let next = poll_fn(|cx| {
+            let before = connection.io().bytes_read();
+            match connection.poll_next_head(cx) {
+                Poll::Ready(next) => Poll::Ready(Some(next)),
+                Poll::Pending
+                    if connection.io().bytes_read() != before && head_deadline.is_none() =>
+                {
+                    Poll::Ready(None)
+                }
+                Poll::Pending => Poll::Pending,
+            }
+        });
+        tokio::select! {
+            biased;
+            next = next => match next {
+                None => {}
+                Some(Ok(Some(next))) => return Next::Request(next),
+                Some(Ok(None)) => return Next::End { by_peer: true },
+                Some(Err(error)) if error.disconnected => return Next::End { by_peer: true },
+                Some(Err(error)) => return Next::Refused(error),
+            },
+            () = sleep_until(deadline) => {
+                let now = Instant::now();
+                if head_deadline.is_some_and(|d| d <= now) {
+                    return Next::HeaderTimeout;
+                }
+                hcm.stats.inc(if life.is_some_and(|d| d <= now) {
+                    HcmStats::downstream_cx_max_duration_reached
+                } else {
+                    HcmStats::downstream_cx_idle_timeout
+                });
+                return Next::End { by_peer: false };
+            }
+            () = drain.cancelled(), if is_idle && head_deadline.is_none() => {
+                hcm.stats.inc(HcmStats::downstream_cx_drain_close);
+                return Next::End { by_peer: false };
+            }
+        }
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Answers what could not be read as a request, through the filters and the
+/// access log, and closes.
+async fn answer_error(
+    hcm: &Arc<Hcm>,
+    info: &Arc<ConnectionInfo>,
+    connection: Box<h1::ServerConnection>,
+    error: h1::H1Error,
+) {
+    hcm.stats.inc(HcmStats::downstream_cx_protocol_error);
+    let reply = LocalReply::new(
+        error.status,
+        error.status.canonical_reason().unwrap_or(""),
+        error.details,
+    )
+    .with_flag(ResponseFlag::DownstreamProtocolError);
+    answer_and_close(hcm, info, connection, reply).await;
+}
+
+async fn answer_header_timeout(
+    hcm: &Arc<Hcm>,
+    info: &Arc<ConnectionInfo>,
+    mut connection: Box<h1::ServerConnection>,
+) {
+    hcm.stats.inc(HcmStats::downstream_rq_header_timeout);
+    connection.set_close();
+    let reply = LocalReply::new(
+        outrigger_types::StatusCode::REQUEST_TIMEOUT,
+        "request header timeout",
+        outrigger_types::details::REQUEST_HEADER_TIMEOUT,
+    );
+    answer_and_close(hcm, info, connection, reply).await;
+}
+
+async fn answer_and_close(
+    hcm: &Arc<Hcm>,
+    info: &Arc<ConnectionInfo>,
+    connection: Box<h1::ServerConnection>,
+    reply: LocalReply,
+) {
+    let incoming = Incoming {
+        head: RequestHead::new(Method::GET, ""),
+        end_stream: true,
+        protocol: Protocol::Http11,
+        stream: ServerStream::H1(connection),
+    };
+    let mut stream = Box::new(Stream::refused(hcm, info, incoming, reply));
+    poll_fn(|cx| stream.poll(cx)).await;
+    if let Some(mut connection) = stream.into_downstream().into_h1() {
+        linger(hcm, &mut connection).await;
+    }
+}
+
+/// Ends our direction, then waits for the peer to read the last bytes, as long
+/// as `delayed_close_timeout` allows.
+async fn linger(hcm: &Hcm, connection: &mut h1::ServerConnection) {
+    let timeout = hcm.config.delayed_close_timeout;
+    let close = async {
+        if poll_fn(|cx| connection.poll_shutdown(cx)).await.is_ok() && !timeout.is_zero() {
+            poll_fn(|cx| connection.poll_discard(cx)).await;
+        }
+    };
+    let limit = if timeout.is_zero() {
+        Duration::from_secs(1)
+    } else {
+        timeout
+    };
+    if tokio::time::timeout(limit, close).await.is_err() {
+        hcm.stats.inc(HcmStats::downstream_cx_delayed_close_timeout);
+    }
+}
+
+/// HTTP/2: requests side by side, a task each.
+struct Http2 {
+    hcm: Arc<Hcm>,
+    info: Arc<ConnectionInfo>,
+    connection: h2::ServerConnection,
+    active: Arc<Active>,
+    drain: Pin<Box<WaitForCancellationFutureOwned>>,
+    draining: bool,
+    opened: Instant,
+    served: u32,
+    timer: Pin<Box<tokio::time::Sleep>>,
+}
+
+/// Streams under way on a connection, and since when there is none.
+#[derive(Debug)]
+struct Active {
+    streams: AtomicUsize,
+    opened: Instant,
+    /// Milliseconds from `opened` to the end of the last stream.
+    idle_since: AtomicU64,
+}
+
+impl Active {
+    fn end(&self) {
+        let millis = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.idle_since.store(millis, Ordering::Relaxed);
+        self.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn idle_since(&self) -> Option<Instant> {
+        let idle = self.streams.load(Ordering::Relaxed) == 0;
+        idle.then(|| self.opened + Duration::from_millis(self.idle_since.load(Ordering::Relaxed)))
+    }
+}
+
+/// What ended an HTTP/2 connection.
+enum End {
+    Peer,
+    Local,
+    ProtocolError,
+}
+
+impl Http2 {
+    fn new(hcm: Arc<Hcm>, io: Io, info: Arc<ConnectionInfo>, drain: CancellationToken) -> Self {
+        let opened = Instant::now();
+        let mut this = Self {
+            connection: h2::ServerConnection::new(io, hcm.h2_options()),
+            hcm,
+            info,
+            active: Arc::new(Active {
+                streams: AtomicUsize::new(0),
+                opened,
+                idle_since: AtomicU64::new(0),
+            }),
+            drain: Box::pin(drain.cancelled_owned()),
+            draining: false,
+            opened,
+            served: 0,
+            timer: Box::pin(tokio::time::sleep(Duration::from_secs(3600))),
+        };
+        this.arm(opened);
+        this
+    }
+
+    /// True if the peer ended it.
+    async fn run(mut self) -> bool {
+        match poll_fn(|cx| self.poll(cx)).await {
+            End::Peer => true,
+            End::Local => false,
+            End::ProtocolError => {
+                self.hcm.stats.inc(HcmStats::downstream_cx_protocol_error);
+                false
+            }
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if !self.draining && self.drain.as_mut().poll(cx).is_ready() {
+            self.start_drain(HcmStats::downstream_cx_drain_close);
+        }
+        while self.timer.as_mut().poll(cx).is_ready() {
+            self.on_timer();
+        }
+        loop {
+            match self.connection.poll_accept(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) => {
+                    return Poll::Ready(if self.draining { End::Local } else { End::Peer });
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    return Poll::Ready(match error {
+                        h2::ConnError::Flood(_) | h2::ConnError::Protocol { .. } => {
+                            End::ProtocolError
+                        }
+                        h2::ConnError::KeepaliveTimeout => End::Local,
+                        h2::ConnError::GoAway { .. } | h2::ConnError::Lost => End::Peer,
+                    });
+                }
+                Poll::Ready(Some(Ok(accepted))) => self.accept(accepted),
+            }
+        }
+    }
+
+    fn accept(&mut self, accepted: h2::Accepted) {
+        self.served += 1;
+        let max = self.hcm.config.common_http.max_requests_per_connection;
+        if max.is_some_and(|max| self.served == max) {
+            self.start_drain(HcmStats::downstream_cx_max_requests_reached);
+        }
+        self.active.streams.fetch_add(1, Ordering::Relaxed);
+        let incoming = Incoming {
+            head: accepted.head,
+            end_stream: accepted.end_stream,
+            protocol: Protocol::Http2,
+            stream: ServerStream::H2(Box::new(accepted.stream)),
+        };
+        let mut stream = Box::new(Stream::new(&self.hcm, &self.info, incoming));
+        let active = self.active.clone();
+        tokio::spawn(async move {
+            poll_fn(|cx| stream.poll(cx)).await;
+            drop(stream);
+            active.end();
+        });
+    }
+
+    fn start_drain(&mut self, why: outrigger_stats::CounterId<HcmStats>) {
+        if !self.draining {
+            self.draining = true;
+            self.hcm.stats.inc(why);
+            self.connection.graceful_shutdown();
+        }
+    }
+
+    fn on_timer(&mut self) {
+        let now = Instant::now();
+        let hcm = self.hcm.clone();
+        let common = &hcm.config.common_http;
+        if common
+            .max_connection_duration
+            .is_some_and(|d| self.opened + d <= now)
+        {
+            self.start_drain(HcmStats::downstream_cx_max_duration_reached);
+        }
+        let idle_since = self.active.idle_since();
+        if let (Some(timeout), Some(since)) = (common.idle_timeout, idle_since)
+            && since + timeout <= now
+        {
+            self.start_drain(HcmStats::downstream_cx_idle_timeout);
+        }
+        self.arm(idle_since.unwrap_or(now));
+    }
+
+    /// Sets the timer to the next limit; once draining there is none.
+    fn arm(&mut self, idle_since: Instant) {
+        let common = &self.hcm.config.common_http;
+        let idle = common.idle_timeout.map(|d| idle_since + d);
+        let life = common.max_connection_duration.map(|d| self.opened + d);
+        let next = [idle, life]
+            .into_iter()
+            .flatten()
+            .min()
+            .filter(|_| !self.draining);
+        let next = next.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+        self.timer.as_mut().reset(next.into());
+    }
+}
+
+/// Counts a connection while it lives.
+struct CountedConnection {
+    hcm: Arc<Hcm>,
+    opened: Instant,
+    protocol: Option<Protocol>,
+    by_peer: bool,
+}
+
+impl CountedConnection {
+    fn new(hcm: &Arc<Hcm>) -> Self {
+        hcm.stats.inc(HcmStats::downstream_cx_total);
+        hcm.stats.gauge_inc(HcmStats::downstream_cx_active);
+        Self {
+            hcm: hcm.clone(),
+            opened: Instant::now(),
+            protocol: None,
+            by_peer: false,
+        }
+    }
+
+    fn speaks(mut self, protocol: Protocol) -> Self {
+        let (total, active) = Self::of(protocol);
+        self.hcm.stats.inc(total);
+        self.hcm.stats.gauge_inc(active);
+        self.protocol = Some(protocol);
+        self
+    }
+
+    fn of(
+        protocol: Protocol,
+    ) -> (
+        outrigger_stats::CounterId<HcmStats>,
+        outrigger_stats::GaugeId<HcmStats>,
+    ) {
+        match protocol {
+            Protocol::Http2 => (
+                HcmStats::downstream_cx_http2_total,
+                HcmStats::downstream_cx_http2_active,
+            ),
+            Protocol::Http10 | Protocol::Http11 => (
+                HcmStats::downstream_cx_http1_total,
+                HcmStats::downstream_cx_http1_active,
+            ),
+        }
+    }
+
+    fn end(mut self, by_peer: bool) {
+        self.by_peer = by_peer;
+    }
+}
+
+impl Drop for CountedConnection {
+    fn drop(&mut self) {
+        let stats = &self.hcm.stats;
+        stats.gauge_dec(HcmStats::downstream_cx_active);
+        if let Some(protocol) = self.protocol {
+            stats.gauge_dec(Self::of(protocol).1);
+        }
+        stats.inc(HcmStats::downstream_cx_destroy);
+        stats.inc(if self.by_peer {
+            HcmStats::downstream_cx_destroy_remote
+        } else {
+            HcmStats::downstream_cx_destroy_local
+        });
+        let millis = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        stats.record(HcmStats::downstream_cx_length_ms, millis);
+    }
+}

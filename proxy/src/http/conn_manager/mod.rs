@@ -1,0 +1,257 @@
+//! The HTTP connection manager: what all connections of a filter chain share on
+//! one worker, and the rules for heads.
+
+mod connection;
+mod forwarded;
+pub mod local_reply;
+mod path;
+pub mod request;
+mod request_id;
+pub mod response;
+mod stats;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use filter_api::{HttpFilterFactory, LocalReply, WorkerContext};
+use outrigger_config::ir::{HcmConfig, RouteSource};
+use outrigger_stats::{Scope, Slab};
+use outrigger_types::{Protocol, RequestHead, ResponseHead, StatusCode, StreamInfo, details};
+use parking_lot::RwLock;
+
+pub use connection::serve;
+pub use stats::HcmStats;
+
+use crate::access_log::AccessLogger;
+use crate::http::codec::{h1, h2};
+use crate::http::codec_options;
+use crate::router::matcher::RouteTable;
+use crate::server::worker::Worker;
+use crate::upstream::code_stats::CodeStats;
+
+/// One filter of the chain on one worker.
+pub struct FilterSlot {
+    /// The name that per-route overrides use.
+    pub name: Arc<str>,
+    /// Makes the filter of a stream.
+    pub factory: Box<dyn HttpFilterFactory>,
+    /// Off unless a route turns it on.
+    pub disabled: bool,
+}
+
+/// An HCM on one worker.
+pub struct Hcm {
+    /// Its configuration.
+    pub config: Arc<HcmConfig>,
+    /// The worker.
+    pub worker: Arc<Worker>,
+    /// Most bytes that either half of a stream holds.
+    pub buffer_limit: usize,
+    /// This worker's cells.
+    pub stats: Slab<HcmStats>,
+    codes: CodeStats,
+    filters: Vec<FilterSlot>,
+    routes: RwLock<Option<Arc<RouteTable>>>,
+    access_logs: Vec<AccessLogger>,
+    h1_options: Arc<h1::Options>,
+    h2_options: Arc<h2::Options>,
+    empty: Arc<str>,
+    draining: AtomicBool,
+}
+
+impl Hcm {
+    /// An HCM of a listener whose connections hold at most `buffer_limit`
+    /// bytes a direction.
+    pub fn new(config: Arc<HcmConfig>, worker: &Arc<Worker>, buffer_limit: usize) -> Arc<Self> {
+        let scope: Scope = worker.store.scope(&format!("http.{}.", config.stat_prefix));
+        let cx = WorkerContext {
+            index: worker.index,
+            store: worker.store.clone(),
+        };
+        let filters = config
+            .filters
+            .iter()
+            .filter(|f| !f.config.is_terminal())
+            .map(|f| FilterSlot {
+                name: f.name.clone(),
+                factory: f.config.factory(&cx),
+                disabled: f.disabled,
+            });
+        let routes = match &config.routes {
+            RouteSource::Inline(table) => Some(RouteTable::new(table.clone())),
+            RouteSource::Rds { name, .. } => worker.route_table(name),
+        };
+        let access_logs = config
+            .access_logs
+            .iter()
+            .map(|log| worker.access_logs.logger(log));
+        Arc::new(Self {
+            stats: scope.slab::<HcmStats>(),
+            codes: CodeStats::new(scope, "downstream_rq"),
+            filters: filters.collect(),
+            routes: RwLock::new(routes),
+            access_logs: access_logs.collect(),
+            h1_options: codec_options::h1_server(&config, buffer_limit),
+            h2_options: codec_options::h2_server(&config, buffer_limit),
+            empty: Arc::from(""),
+            draining: AtomicBool::new(false),
+            worker: worker.clone(),
+            buffer_limit,
+            config,
+        })
+    }
+
+    /// The filters, the router left out.
+    pub fn filters(&self) -> &[FilterSlot] {
+        &self.filters
+    }
+
+    /// The routes in force; none until RDS has sent them.
+    pub fn routes(&self) -> Option<Arc<RouteTable>> {
+        self.routes.read().clone()
+    }
+
+    /// The name asked for by RDS, if the routes come from there.
+    pub fn rds_name(&self) -> Option<&Arc<str>> {
+        match &self.config.routes {
+            RouteSource::Inline(_) => None,
+            RouteSource::Rds { name, .. } => Some(name),
+        }
+    }
+
+    /// Takes over routes; none takes them away.
+    pub fn set_routes(&self, table: Option<Arc<RouteTable>>) {
+        *self.routes.write() = table;
+    }
+
+    /// The access loggers.
+    pub fn access_logs(&self) -> &[AccessLogger] {
+        &self.access_logs
+    }
+
+    /// Options of the HTTP/1 codec.
+    pub fn h1_options(&self) -> Arc<h1::Options> {
+        self.h1_options.clone()
+    }
+
+    /// Options of the HTTP/2 codec.
+    pub fn h2_options(&self) -> Arc<h2::Options> {
+        self.h2_options.clone()
+    }
+
+    /// The empty string, shared.
+    pub fn empty_name(&self) -> Arc<str> {
+        self.empty.clone()
+    }
+
+    /// Responses from now on ask the client to go elsewhere.
+    pub fn start_drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether responses ask the client to go elsewhere.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request; the guard counts its end.
+    pub fn begin_stream(self: &Arc<Self>, protocol: Protocol) -> StreamGuard {
+        self.stats.inc(HcmStats::downstream_rq_total);
+        self.stats.inc(match protocol {
+            Protocol::Http2 => HcmStats::downstream_rq_http2_total,
+            Protocol::Http10 | Protocol::Http11 => HcmStats::downstream_rq_http1_total,
+        });
+        self.stats.gauge_inc(HcmStats::downstream_rq_active);
+        StreamGuard { hcm: self.clone() }
+    }
+
+    /// Counts the response and the time of a stream that is over.
+    pub fn end_stream(&self, info: &StreamInfo) {
+        if let Some(code) = info.response_code {
+            self.codes.charge_downstream(code);
+            self.stats.inc(HcmStats::downstream_rq_completed);
+        }
+        let millis = u64::try_from(info.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.stats.record(HcmStats::downstream_rq_time, millis);
+    }
+}
+
+impl Hcm {
+    /// Counts a request that the rules for heads refuse.
+    pub fn count_refused(&self, reply: &LocalReply) {
+        self.stats.inc(match &*reply.details {
+            details::ABSOLUTE_PATH_REJECTED | details::MISSING_PATH => {
+                HcmStats::downstream_rq_non_relative_path
+            }
+            details::PATH_NORMALIZATION_FAILED
+                if reply.status == StatusCode::TEMPORARY_REDIRECT =>
+            {
+                HcmStats::downstream_rq_redirected_with_normalized_path
+            }
+            details::PATH_NORMALIZATION_FAILED => HcmStats::downstream_rq_failed_path_normalization,
+            details::UPGRADE_FAILED => HcmStats::downstream_rq_ws_on_non_ws_route,
+            _ => return,
+        });
+    }
+}
+
+macro_rules! counts {
+    ($($(#[$doc:meta])* $name:ident: $stat:ident;)*) => {
+        impl Hcm {
+            $($(#[$doc])* pub fn $name(&self) {
+                self.stats.inc(HcmStats::$stat);
+            })*
+        }
+    };
+}
+
+counts! {
+    /// The client reset the stream.
+    count_remote_reset: downstream_rq_rx_reset;
+    /// A filter panicked.
+    count_panic: downstream_rq_filter_panic;
+    /// A request was answered 413.
+    count_too_large: downstream_rq_too_large;
+    /// A response was answered 500 for its size.
+    count_response_too_large: rs_too_large;
+    /// The stream idle timeout passed.
+    count_idle_timeout: downstream_rq_idle_timeout;
+    /// The request timeout passed.
+    count_request_timeout: downstream_rq_timeout;
+    /// The longest life of a stream passed.
+    count_max_duration: downstream_rq_max_duration_reached;
+    /// The router saw the request.
+    count_routed: rq_total;
+    /// No route matched.
+    count_no_route: no_route;
+    /// The route's cluster does not exist.
+    count_no_cluster: no_cluster;
+    /// A redirect was sent.
+    count_redirect: rq_redirect;
+    /// A direct response was sent.
+    count_direct_response: rq_direct_response;
+    /// The upstream reset the stream after its response had begun.
+    count_reset_after_response_started: rq_reset_after_downstream_response_started;
+}
+
+/// The rules for the head of a response, on its way out.
+pub fn mutate_response(
+    hcm: &Hcm,
+    head: &mut ResponseHead,
+    request: &RequestHead,
+    info: &StreamInfo,
+    is_local: bool,
+) {
+    response::mutate(head, &hcm.config, request, info, is_local);
+}
+
+/// Counts a stream while it lives.
+pub struct StreamGuard {
+    hcm: Arc<Hcm>,
+}
+
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        self.hcm.stats.gauge_dec(HcmStats::downstream_rq_active);
+    }
+}

@@ -1,0 +1,250 @@
+//! The beginning of a stream: the HCM's rules for the head, the choice of the
+//! route, and the chain of filters; then what the router makes of the route.
+
+use std::sync::Arc;
+
+use filter_api::{CreateContext, LocalReply, Services, Side};
+use outrigger_config::ir::RouteActionConfig;
+use outrigger_types::{
+    ConnectionInfo, HeaderValue, Method, Protocol, RequestHead, ResponseFlag, StatusCode,
+    StreamInfo, details, names,
+};
+
+use super::timers::Timers;
+use super::upstream::Upstream;
+use super::{BodyEnd, Download, FilterChain, Stream, Upload};
+use crate::http::codec::ServerStream;
+use crate::http::conn_manager::{Hcm, request};
+use crate::router::redirect;
+
+/// A request as the codec gave it.
+pub struct Incoming {
+    /// Its head.
+    pub head: RequestHead,
+    /// Whether it has no body.
+    pub end_stream: bool,
+    /// The version it came in.
+    pub protocol: Protocol,
+    /// The stream it came on.
+    pub stream: ServerStream,
+}
+
+impl Stream {
+    /// Takes in a request.
+    pub fn new(hcm: &Arc<Hcm>, connection: &Arc<ConnectionInfo>, incoming: Incoming) -> Self {
+        let end_stream = incoming.end_stream;
+        let mut stream = Self::prepare(hcm, connection, incoming);
+        stream.start(end_stream);
+        stream
+    }
+
+    fn prepare(hcm: &Arc<Hcm>, connection: &Arc<ConnectionInfo>, incoming: Incoming) -> Self {
+        let mut info = StreamInfo::new(connection.clone(), hcm.empty_name());
+        info.protocol = Some(incoming.protocol);
+        info.header_bytes_received = incoming.head.byte_size() as u64;
+        let guard = hcm.begin_stream(incoming.protocol);
+        let config = &hcm.config;
+        let mut timers = Timers::default();
+        timers.idle = config.stream_idle_timeout;
+        timers.touch(info.start);
+        timers.request = config.request_timeout.map(|d| info.start + d);
+        timers.max_duration = config
+            .common_http
+            .max_stream_duration
+            .map(|d| info.start + d);
+        let buffer_limit = hcm.buffer_limit;
+        Self {
+            hcm: hcm.clone(),
+            down: incoming.stream,
+            info,
+            is_head: incoming.head.method == Method::HEAD,
+            request: incoming.head,
+            response: None,
+            response_trailers: None,
+            matched: None,
+            route_info: None,
+            chain: FilterChain::new(buffer_limit),
+            clear_route_cache: false,
+            upload: Upload::default(),
+            download: Download::default(),
+            upstream: Upstream::default(),
+            timers,
+            buffer_limit,
+            random: rand::random(),
+            over: false,
+            moved: false,
+            _guard: guard,
+        }
+    }
+
+    fn start(&mut self, end_stream: bool) {
+        let checked = request::mutate(
+            &mut self.request,
+            &self.hcm.config,
+            &mut self.info,
+            self.random,
+        );
+        if end_stream {
+            self.on_request_received();
+        }
+        if checked.is_ok() {
+            self.remove_internal_only();
+            self.choose_route();
+        }
+        self.create_filters();
+        if let Err(reply) = checked.and_then(|()| self.check_upgrade()) {
+            self.hcm.count_refused(&reply);
+            return self.local_reply(reply);
+        }
+        let verdict = {
+            let (chain, mut parts) = self.split();
+            chain.head(Side::Decode, &mut parts, end_stream)
+        };
+        self.act_on(verdict, Side::Decode);
+        self.feed_router();
+    }
+
+    fn remove_internal_only(&mut self) {
+        if let Some(table) = self.hcm.routes() {
+            let names = &table.config().internal_only_headers;
+            request::remove_internal_only(&mut self.request, names, &self.info);
+        }
+    }
+
+    /// Where no route was found that is the answer, not the upgrade.
+    fn check_upgrade(&self) -> Result<(), LocalReply> {
+        let Some(route) = self.matched.as_ref().and_then(|m| m.route.as_ref()) else {
+            return Ok(());
+        };
+        let upgrades = match &route.action {
+            RouteActionConfig::Forward(forward) => Some(&forward.upgrades),
+            RouteActionConfig::Redirect(_) | RouteActionConfig::DirectResponse { .. } => None,
+        };
+        request::check_upgrade(&self.request, &self.hcm.config, upgrades)
+    }
+
+    fn choose_route(&mut self) {
+        self.clear_route_cache = false;
+        let runtime = self.hcm.worker.runtime();
+        self.matched = self
+            .hcm
+            .routes()
+            .and_then(|table| table.find(&self.request, &self.info, &runtime, self.random));
+        self.route_info = self.matched.as_ref().map(|m| m.info());
+        if let Some(matched) = &self.matched {
+            self.info.virtual_host = matched.vhost.name.clone();
+            if let Some(route) = &matched.route {
+                self.info.route_name = route.name.clone();
+            }
+            self.info.upstream.cluster_raw = matched.cluster.clone();
+            self.info.upstream.cluster = matched.cluster.clone();
+        }
+    }
+
+    /// Makes the filters, each with its most specific override.
+    fn create_filters(&mut self) {
+        let hcm = self.hcm.clone();
+        let cx = CreateContext {
+            services: &*hcm.worker,
+        };
+        for slot in hcm.filters() {
+            let found = self
+                .matched
+                .as_ref()
+                .and_then(|m| m.filter_override(&slot.name));
+            let disabled = found.map_or(slot.disabled, |o| o.disabled);
+            if disabled {
+                continue;
+            }
+            let config = found.and_then(|o| o.config.as_ref());
+            if let Some(filter) = slot.factory.create(config, &cx) {
+                self.chain.push(filter, slot.factory.interest());
+            }
+        }
+    }
+
+    /// The head has passed the filters: does what the route says.
+    pub(super) fn route_request(&mut self, ends: bool) {
+        if self.clear_route_cache {
+            self.choose_route();
+        }
+        self.hcm.count_routed();
+        let Some(matched) = self.matched.clone() else {
+            self.hcm.count_no_route();
+            let reply = LocalReply::new(StatusCode::NOT_FOUND, "", details::ROUTE_NOT_FOUND);
+            return self.local_reply(reply.with_flag(ResponseFlag::NoRouteFound));
+        };
+        let Some(route) = &matched.route else {
+            let (status, location) = redirect::to_https(&self.request);
+            return self.redirect(status, location);
+        };
+        match &route.action {
+            RouteActionConfig::Redirect(action) => {
+                let (status, location) = redirect::location(&matched, action, &self.request);
+                self.redirect(status, location);
+            }
+            RouteActionConfig::DirectResponse { status, body } => {
+                self.hcm.count_direct_response();
+                let reply = LocalReply::new(*status, body.clone(), details::DIRECT_RESPONSE);
+                self.router_reply(reply);
+            }
+            RouteActionConfig::Forward(forward) => {
+                let cluster = matched
+                    .cluster
+                    .as_ref()
+                    .and_then(|name| self.hcm.worker.cluster(name));
+                match cluster {
+                    Some(cluster) => {
+                        if ends {
+                            self.chain.decode_out.end = None;
+                            self.upstream.note_end(BodyEnd::Plain);
+                        }
+                        self.forward(forward, cluster);
+                        if ends {
+                            self.on_request_complete(BodyEnd::Plain);
+                        }
+                    }
+                    None => {
+                        self.hcm.count_no_cluster();
+                        let reply = LocalReply::new(
+                            forward.cluster_not_found,
+                            "",
+                            details::CLUSTER_NOT_FOUND,
+                        );
+                        self.router_reply(reply.with_flag(ResponseFlag::NoClusterFound));
+                    }
+                }
+            }
+        }
+    }
+
+    fn redirect(&mut self, status: StatusCode, location: HeaderValue) {
+        self.hcm.count_redirect();
+        let mut reply = LocalReply::new(status, "", details::DIRECT_RESPONSE);
+        reply.headers.set(names::LOCATION, location);
+        self.router_reply(reply);
+    }
+
+    /// A local reply of the router: the route's changes to responses apply.
+    pub(super) fn router_reply(&mut self, reply: LocalReply) {
+        self.download.by_router = true;
+        self.local_reply(reply);
+    }
+}
+
+impl Stream {
+    /// A stream for what could not be read as a request: it is answered, and
+    /// seen by filters and access log all the same.
+    pub fn refused(
+        hcm: &Arc<Hcm>,
+        connection: &Arc<ConnectionInfo>,
+        incoming: Incoming,
+        reply: LocalReply,
+    ) -> Self {
+        let mut stream = Self::prepare(hcm, connection, incoming);
+        stream.on_request_received();
+        stream.create_filters();
+        stream.local_reply(reply);
+        stream
+    }
+}

@@ -1,0 +1,261 @@
+//! One HTTP stream, from the head of its request to its access log.
+//!
+//! A stream is a struct with `poll` and no `.await` inside. It has two halves,
+//! each moved as far as it goes at every poll: the upload (downstream, decode
+//! filters, router, attempt) and the download (attempt, encode filters,
+//! downstream). The codec decides who polls it: for HTTP/2 a task a stream, for
+//! HTTP/1 the connection's own task.
+
+mod complete;
+mod download;
+mod head;
+mod reply;
+mod timers;
+mod upload;
+mod upstream;
+
+pub use head::Incoming;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use filter_api::{RouteInfo, Side};
+use outrigger_types::{
+    Details, Headers, RequestHead, ResetReason, ResponseFlag, ResponseHead, StreamInfo, details,
+};
+
+use self::timers::{Fired, Timers};
+use self::upstream::Upstream;
+use super::codec::{ServerStream, StreamError};
+use super::conn_manager::{Hcm, StreamGuard};
+use super::filter_chain::{BodyEnd, FilterChain, Parts, Verdict};
+use crate::router::matcher::RouteMatch;
+
+/// Rounds of a poll before other tasks get their turn.
+const ROUNDS: u32 = 32;
+
+/// A request and its response.
+pub struct Stream {
+    hcm: Arc<Hcm>,
+    down: ServerStream,
+    info: StreamInfo,
+    request: RequestHead,
+    response: Option<ResponseHead>,
+    response_trailers: Option<Headers>,
+    matched: Option<RouteMatch>,
+    route_info: Option<RouteInfo>,
+    chain: FilterChain,
+    clear_route_cache: bool,
+    upload: Upload,
+    download: Download,
+    upstream: Upstream,
+    timers: Timers,
+    /// Most bytes that either half holds; 0 for no limit.
+    buffer_limit: usize,
+    /// A number that is the stream's own, for shares and weights.
+    random: u64,
+    is_head: bool,
+    over: bool,
+    moved: bool,
+    _guard: StreamGuard,
+}
+
+/// The half from downstream to upstream.
+#[derive(Debug, Default)]
+struct Upload {
+    /// Everything was received.
+    received: bool,
+    /// Nothing more is wanted.
+    stopped: bool,
+    /// Bytes received whose credit was not given back.
+    unreleased: usize,
+}
+
+/// The half from upstream to downstream.
+#[derive(Debug, Default)]
+struct Download {
+    /// The head went out.
+    head_sent: bool,
+    /// The response is one that this proxy made.
+    is_local: bool,
+    /// The local reply is the router's: the route's changes to responses apply.
+    by_router: bool,
+    /// Everything went out.
+    finished: bool,
+    /// Bytes received from upstream whose credit was not given back.
+    unreleased: usize,
+}
+
+impl Stream {
+    /// Polls until nothing moves any more. Ready when the stream is over and
+    /// logged. A panic in here ends this stream alone.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if catch_unwind(AssertUnwindSafe(|| self.poll_halves(cx))).is_err() {
+            self.on_panic();
+        }
+        if !self.over {
+            return Poll::Pending;
+        }
+        if catch_unwind(AssertUnwindSafe(|| self.complete())).is_err() {
+            tracing::error!("a filter panicked at the end of its stream");
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_halves(&mut self, cx: &mut Context<'_>) {
+        let mut any = false;
+        for round in 0.. {
+            self.moved = false;
+            self.poll_filters(cx);
+            self.poll_upload(cx);
+            self.poll_upstream(cx);
+            self.poll_download(cx);
+            self.poll_peer(cx);
+            any |= self.moved;
+            if self.over {
+                return;
+            }
+            if !self.moved {
+                match self.timers.poll(cx) {
+                    Poll::Ready(fired) => self.on_timeout(fired),
+                    Poll::Pending => break,
+                }
+            }
+            if round >= ROUNDS {
+                cx.waker().wake_by_ref();
+                break;
+            }
+        }
+        if any {
+            self.timers.touch(Instant::now());
+        }
+        self.flush(cx);
+    }
+
+    /// Pushes out what the HTTP/1 codecs have buffered.
+    fn flush(&mut self, cx: &mut Context<'_>) {
+        if let Poll::Ready(Err(error)) = self.down.poll_flush(cx) {
+            self.on_downstream_reset(&error);
+        }
+        self.flush_upstream(cx);
+    }
+
+    /// Polls filters that wait.
+    fn poll_filters(&mut self, cx: &mut Context<'_>) {
+        while self.chain.is_paused() && !self.over {
+            let verdict = {
+                let (chain, mut parts) = self.split();
+                match chain.poll_resume(&mut parts, cx) {
+                    Poll::Pending => return,
+                    Poll::Ready(verdict) => verdict,
+                }
+            };
+            self.moved = true;
+            // Which side resumed does not matter: an overflow of a response
+            // cannot come before there is one.
+            let side = if self.response.is_some() {
+                Side::Encode
+            } else {
+                Side::Decode
+            };
+            self.act_on(verdict, side);
+        }
+    }
+
+    /// Sees resets of the downstream while nothing is read from it.
+    fn poll_peer(&mut self, cx: &mut Context<'_>) {
+        if !self.over && (self.upload.received || self.upload.stopped || !self.has_upload_room()) {
+            if let Poll::Ready(error) = self.down.poll_reset(cx) {
+                self.on_downstream_reset(&error);
+            }
+        }
+    }
+
+    /// The chain, and what its filters may see.
+    fn split(&mut self) -> (&mut FilterChain, Parts<'_>) {
+        let parts = Parts {
+            info: &mut self.info,
+            request: &mut self.request,
+            response: self.response.as_mut(),
+            route: self.route_info.as_ref(),
+            services: &*self.hcm.worker,
+            clear_route_cache: &mut self.clear_route_cache,
+        };
+        (&mut self.chain, parts)
+    }
+
+    fn act_on(&mut self, verdict: Verdict, side: Side) {
+        match verdict {
+            Verdict::Continue => {}
+            Verdict::Reply(reply) => self.local_reply(*reply),
+            Verdict::BufferOverflow => self.on_overflow(side),
+            Verdict::Reset => self.reset(ResetReason::LocalReset),
+        }
+    }
+
+    fn on_timeout(&mut self, fired: Fired) {
+        match fired {
+            Fired::Idle => self.on_idle_timeout(),
+            Fired::Request => self.on_request_timeout(),
+            Fired::MaxDuration => self.on_max_duration(),
+            Fired::Global => self.on_global_timeout(),
+            Fired::PerTry | Fired::PerTryIdle => self.on_per_try_timeout(fired),
+            Fired::BackOff => self.start_attempt(),
+        }
+    }
+
+    /// The peer is gone, or does not want the response any more.
+    fn on_downstream_reset(&mut self, error: &StreamError) {
+        if self.over {
+            return;
+        }
+        if error.reason == ResetReason::ProtocolError {
+            self.info.flags.set(ResponseFlag::DownstreamProtocolError);
+            self.set_details(match error.details.is_empty() {
+                true => details::CODEC_ERROR.into(),
+                false => error.details.clone(),
+            });
+        } else if error.remote && error.code.is_some() {
+            self.info.flags.set(ResponseFlag::DownstreamRemoteReset);
+            self.set_details("http2.remote_reset".into());
+            self.hcm.count_remote_reset();
+        } else {
+            self.info
+                .flags
+                .set(ResponseFlag::DownstreamConnectionTermination);
+            self.set_details(details::DOWNSTREAM_REMOTE_DISCONNECT.into());
+        }
+        self.abandon_upstream(true);
+        self.over = true;
+    }
+
+    /// Resets the downstream: there is no other way to say that the response
+    /// will not be complete.
+    fn reset(&mut self, reason: ResetReason) {
+        self.abandon_upstream(false);
+        self.down.reset(reason);
+        self.over = true;
+    }
+
+    fn on_panic(&mut self) {
+        self.hcm.count_panic();
+        self.abandon_upstream(false);
+        self.chain.abandon(Side::Decode);
+        self.chain.abandon(Side::Encode);
+        self.down.reset(ResetReason::LocalReset);
+        self.set_details("filter_panic".into());
+        self.over = true;
+    }
+
+    /// Sets the details unless they are known already.
+    fn set_details(&mut self, details: Details) {
+        self.info.response_code_details.get_or_insert(details);
+    }
+
+    /// The HTTP/1 connection, for its next request, once the stream is over.
+    pub fn into_downstream(self) -> ServerStream {
+        self.down
+    }
+}

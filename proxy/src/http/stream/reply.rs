@@ -1,0 +1,139 @@
+//! Replies made here, and the timeouts and overflows that make them.
+
+use bytes::Bytes;
+use filter_api::{LocalReply, Side};
+use outrigger_types::{Buffer, ResetReason, ResponseFlag, StatusCode, details};
+
+use super::Stream;
+use crate::http::codec::ServerStream;
+use crate::http::conn_manager::local_reply;
+
+impl Stream {
+    /// Answers here: the attempt is given up, and the reply takes the way of a
+    /// response through the encode filters. If a head went out before, the
+    /// stream is reset instead.
+    pub(super) fn local_reply(&mut self, reply: LocalReply) {
+        if let Some(flag) = reply.flag {
+            self.info.flags.set(flag);
+        }
+        self.info.response_code_details = Some(reply.details.clone());
+        // After a malformed message HTTP/1 does not go on, unless it is told to.
+        if reply.status == StatusCode::BAD_REQUEST
+            && !self.hcm.config.stream_error_on_invalid_http_message
+            && let ServerStream::H1(connection) = &mut self.down
+        {
+            connection.set_close();
+        }
+        self.abandon_upstream(false);
+        self.stop_upload();
+        if self.download.head_sent {
+            return self.reset(ResetReason::LocalReset);
+        }
+        self.chain.abandon(Side::Encode);
+        self.download.unreleased = 0;
+        let mut rendered = local_reply::render(
+            &self.hcm.config.local_reply,
+            reply,
+            &self.request,
+            &mut self.info,
+        );
+        if std::mem::take(&mut self.download.by_router) {
+            self.finish_router_headers(&mut rendered.head);
+        }
+        // A second reply, made by a filter for this one, goes out as it is.
+        let nested = std::mem::replace(&mut self.download.is_local, true);
+        if nested {
+            self.send_around_filters(rendered.head, rendered.body);
+            return;
+        }
+        let ends = rendered.body.is_empty();
+        self.encode_head(rendered.head, ends);
+        if !ends && self.response.is_some() && !self.over {
+            self.encode_data(rendered.body.into(), true);
+        }
+        self.moved = true;
+    }
+
+    fn send_around_filters(&mut self, head: outrigger_types::ResponseHead, body: Bytes) {
+        self.response = Some(head);
+        self.chain.encode_out.head = true;
+        self.chain.encode_out.data = Buffer::from(body);
+        self.chain.encode_out.end = Some(super::BodyEnd::Plain);
+        self.moved = true;
+    }
+
+    pub(super) fn on_overflow(&mut self, side: Side) {
+        match side {
+            Side::Decode => {
+                self.hcm.count_too_large();
+                let reply = LocalReply::new(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "Payload Too Large",
+                    details::REQUEST_PAYLOAD_TOO_LARGE,
+                );
+                self.local_reply(reply);
+            }
+            Side::Encode => {
+                self.hcm.count_response_too_large();
+                let reply = LocalReply::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "Internal Server Error",
+                    details::RESPONSE_PAYLOAD_TOO_LARGE,
+                );
+                self.local_reply(reply);
+            }
+        }
+    }
+
+    pub(super) fn on_idle_timeout(&mut self) {
+        self.hcm.count_idle_timeout();
+        self.info.flags.set(ResponseFlag::StreamIdleTimeout);
+        if self.download.head_sent {
+            self.set_details(details::STREAM_IDLE_TIMEOUT.into());
+            return self.reset(ResetReason::LocalReset);
+        }
+        let status = if self.upload.received {
+            StatusCode::GATEWAY_TIMEOUT
+        } else {
+            StatusCode::REQUEST_TIMEOUT
+        };
+        self.local_reply(LocalReply::new(
+            status,
+            "stream timeout",
+            details::STREAM_IDLE_TIMEOUT,
+        ));
+    }
+
+    pub(super) fn on_request_timeout(&mut self) {
+        self.hcm.count_request_timeout();
+        if self.download.head_sent {
+            self.set_details(details::REQUEST_OVERALL_TIMEOUT.into());
+            return self.reset(ResetReason::LocalReset);
+        }
+        self.local_reply(LocalReply::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "request timeout",
+            details::REQUEST_OVERALL_TIMEOUT,
+        ));
+    }
+
+    pub(super) fn on_max_duration(&mut self) {
+        self.hcm.count_max_duration();
+        if self.download.head_sent {
+            self.set_details(details::MAX_DURATION_TIMEOUT.into());
+            return self.reset(ResetReason::LocalReset);
+        }
+        let status = if self.upload.received {
+            StatusCode::GATEWAY_TIMEOUT
+        } else {
+            StatusCode::REQUEST_TIMEOUT
+        };
+        let reply = LocalReply::new(
+            status,
+            "downstream duration timeout",
+            details::MAX_DURATION_TIMEOUT,
+        )
+        .with_grpc_status(4);
+        self.local_reply(reply);
+    }
+}

@@ -1,0 +1,790 @@
+//! The router's part of a stream: attempts at upstream hosts, and what becomes
+//! of their outcomes.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use filter_api::LocalReply;
+use outrigger_config::ir::{ForwardConfig, HostRewrite, RoutingPriority};
+use outrigger_types::{
+    Address, Buffer, HeaderValue, Protocol, RequestHead, ResetReason, ResponseFlag, ResponseHead,
+    StatusCode, UpstreamInfo, details, names,
+};
+
+use super::timers::Fired;
+use super::{BodyEnd, Stream};
+use crate::http::codec::{BodyEvent, HeadEvent, StreamError};
+use crate::http::conn_manager::local_reply;
+use crate::router::retry::{BackOff, Outcome, RetryDecision, RetryState};
+use crate::router::rewrite;
+use crate::router::timeouts::{self, Timeouts};
+use crate::upstream::circuit_breaker::{BreakerGuard, Kind};
+use crate::upstream::cluster::WorkerCluster;
+use crate::upstream::host::Host;
+use crate::upstream::lb::LbContext;
+use crate::upstream::pool::{Acquire, Attached, PendingStream, PoolFailure, UpstreamStream};
+use crate::upstream::stats::ClusterStats;
+
+/// What the router knows of the way upstream.
+#[derive(Default)]
+pub(super) struct Upstream {
+    target: Option<Target>,
+    attempt: Attempt,
+    /// Body that the attempt has not sent yet.
+    to_send: Buffer,
+    end: Option<BodyEnd>,
+    end_sent: bool,
+    /// What was sent, for as long as it may have to be sent again.
+    replay: Option<Buffer>,
+    replay_limit: usize,
+    retry: Option<RetryState>,
+    retry_slot: Option<BreakerGuard>,
+    timeouts: Timeouts,
+    tried: Vec<Address>,
+    tried_priorities: Vec<u32>,
+    /// The final head was received: no other attempt can follow.
+    committed: bool,
+    /// Any of the body was received from the attempt.
+    finished: bool,
+    /// The attempt before this one ended by a timeout.
+    after_timeout: bool,
+    completed_at: Option<Instant>,
+}
+
+/// Where the request goes.
+struct Target {
+    cluster: Arc<WorkerCluster>,
+    priority: RoutingPriority,
+    protocol: Protocol,
+    head: RequestHead,
+    attempt_count_header: bool,
+    timeout_retry_header: bool,
+    auto_host: bool,
+    append_forwarded_host: bool,
+}
+
+#[derive(Default)]
+enum Attempt {
+    #[default]
+    None,
+    Pending(PendingStream),
+    Active(Box<UpstreamStream>),
+}
+
+impl Upstream {
+    /// Bytes that wait to be sent.
+    pub(super) fn unsent(&self) -> usize {
+        self.to_send.len()
+    }
+
+    /// Takes in body; keeps it for a retry as long as the limit allows.
+    pub(super) fn push(&mut self, data: &mut Buffer) {
+        if let Some(replay) = &mut self.replay {
+            if self.replay_limit > 0 && replay.len() + data.len() > self.replay_limit {
+                self.replay = None;
+                self.retry = None;
+                if let Some(target) = &self.target {
+                    target
+                        .cluster
+                        .stats
+                        .inc(ClusterStats::retry_or_shadow_abandoned);
+                }
+            } else {
+                for chunk in data.chunks() {
+                    replay.push(chunk.clone());
+                }
+            }
+        }
+        self.to_send.append(data);
+    }
+
+    /// The request has ended before the way upstream was begun.
+    pub(super) fn note_end(&mut self, end: BodyEnd) {
+        self.end = Some(end);
+    }
+
+    /// Gives back flow-control credit to the attempt.
+    pub(super) fn release(&mut self, n: usize) {
+        if let Attempt::Active(active) = &mut self.attempt {
+            active.stream().release(n);
+        }
+    }
+}
+
+impl Stream {
+    /// Sends the request on its way to a cluster. `ends` says that it has no
+    /// body.
+    pub(super) fn forward(&mut self, forward: &ForwardConfig, cluster: Arc<WorkerCluster>) {
+        let Some(matched) = self.matched.clone() else {
+            return;
+        };
+        let policy = forward
+            .retry_policy
+            .as_ref()
+            .or(matched.vhost.retry_policy.as_ref());
+        let router = &self.hcm.config.router;
+        let max_duration = self.hcm.config.common_http.max_stream_duration;
+        let found = timeouts::of_request(
+            forward,
+            policy.map(|p| &**p),
+            &self.request,
+            max_duration,
+            router.respect_expected_rq_timeout,
+        );
+        self.upstream.retry = RetryState::new(policy, &self.request);
+        self.upstream.timeouts = found;
+        self.timers.max_duration = found.max_duration.map(|d| self.info.start + d);
+        if let Some(idle) = forward.idle_timeout {
+            self.timers.idle = Some(idle).filter(|d| !d.is_zero());
+        }
+        let envoy_headers = !router.suppress_envoy_headers;
+        timeouts::announce(&found, forward, &mut self.request, envoy_headers);
+        strip_retry_headers(&mut self.request);
+        rewrite::request(
+            &matched,
+            forward,
+            &mut self.request,
+            &self.info,
+            envoy_headers,
+        );
+        let limit = matched
+            .route
+            .as_ref()
+            .and_then(|r| r.request_body_buffer_limit);
+        let limit = limit.or(matched.vhost.request_body_buffer_limit);
+        self.upstream.replay_limit = limit.map_or(self.buffer_limit, |l| {
+            usize::try_from(l).unwrap_or(usize::MAX)
+        });
+        if self.upstream.retry.is_some() {
+            self.upstream.replay = Some(Buffer::new());
+        }
+        let downstream = self.info.protocol.unwrap_or(Protocol::Http11);
+        self.upstream.target = Some(Target {
+            priority: forward.priority,
+            protocol: cluster.info.protocol(downstream),
+            head: self.request.clone(),
+            attempt_count_header: matched.vhost.include_request_attempt_count,
+            timeout_retry_header: matched.vhost.include_is_timeout_retry_header,
+            auto_host: matches!(forward.host_rewrite, HostRewrite::Auto),
+            append_forwarded_host: forward.append_x_forwarded_host,
+            cluster,
+        });
+        self.start_attempt();
+    }
+
+    /// Chooses a host and asks for a stream to it.
+    pub(super) fn start_attempt(&mut self) {
+        let Some(target) = &self.upstream.target else {
+            return;
+        };
+        let cluster = target.cluster.clone();
+        let (priority, protocol) = (target.priority, target.protocol);
+        self.info.attempt_count += 1;
+        let choice = cluster.choose(&self.lb_context());
+        let Some(host) = choice.host else {
+            return self.no_healthy_upstream(&cluster);
+        };
+        self.note_host(&cluster, &host);
+        match cluster.acquire(&host, priority, protocol) {
+            Acquire::Ready(attached) => self.begin(*attached),
+            Acquire::Pending(pending) => self.upstream.attempt = Attempt::Pending(pending),
+            Acquire::Failed(failure) => self.on_pool_failure(failure),
+        }
+        self.moved = true;
+    }
+
+    fn lb_context(&self) -> LbContext<'_> {
+        let Some(retry) = &self.upstream.retry else {
+            return LbContext::default();
+        };
+        let policy = retry.policy();
+        let attempts = policy.host_selection_retry_max_attempts;
+        LbContext {
+            avoid: if policy.avoid_previous_hosts {
+                &self.upstream.tried
+            } else {
+                &[]
+            },
+            max_attempts: if retry.made() > 0 { attempts } else { 0 },
+            avoid_priorities: &self.upstream.tried_priorities,
+        }
+    }
+
+    fn note_host(&mut self, cluster: &WorkerCluster, host: &Arc<Host>) {
+        self.upstream.tried.push(host.address.clone());
+        if let Some(every) = self
+            .upstream
+            .retry
+            .as_ref()
+            .and_then(|r| r.policy().previous_priorities)
+        {
+            let tried = &mut self.upstream.tried_priorities;
+            if tried.len() >= every.max(1) as usize {
+                tried.clear();
+            }
+            tried.push(host.priority);
+        }
+        let mut attempted = std::mem::take(&mut self.info.upstream.attempted);
+        attempted.push(host.address.clone());
+        self.info.upstream = UpstreamInfo {
+            cluster: Some(cluster.info.observability_name().clone()),
+            cluster_raw: Some(cluster.info.name().clone()),
+            host: Some(host.address.clone()),
+            hostname: Some(host.hostname.clone()),
+            attempted,
+            ..UpstreamInfo::default()
+        };
+    }
+
+    /// Sends the head on a connection.
+    fn begin(&mut self, attached: Attached) {
+        let Some(target) = &self.upstream.target else {
+            return;
+        };
+        let mut head = target.head.clone();
+        if target.attempt_count_header {
+            head.headers.set(
+                names::X_ENVOY_ATTEMPT_COUNT,
+                HeaderValue::from(self.info.attempt_count),
+            );
+        }
+        if target.timeout_retry_header && self.upstream.after_timeout {
+            head.headers.set(
+                names::X_ENVOY_IS_TIMEOUT_RETRY,
+                HeaderValue::from_static("true"),
+            );
+        }
+        if target.auto_host && !attached.host().hostname.is_empty() {
+            let name = bytes::Bytes::copy_from_slice(attached.host().hostname.as_bytes());
+            rewrite::set_authority(&mut head, name, target.append_forwarded_host);
+        }
+        let upstream = &mut self.info.upstream;
+        let meta = attached.meta();
+        upstream.connection_id = Some(meta.id);
+        upstream.local = meta.local.clone();
+        upstream.remote = Some(meta.remote.clone());
+        upstream.protocol = Some(meta.protocol);
+        upstream.header_bytes_sent = head.byte_size() as u64;
+        let ends =
+            self.upstream.to_send.is_empty() && matches!(self.upstream.end, Some(BodyEnd::Plain));
+        self.upstream.end_sent = ends;
+        match attached.start(head, ends) {
+            Err(error) => self.on_attempt_reset(&error, false),
+            Ok(active) => {
+                self.upstream.attempt = Attempt::Active(Box::new(active));
+                let now = self.info.elapsed();
+                self.info.times.first_upstream_tx = Some(now);
+                if ends {
+                    self.info.times.last_upstream_tx = Some(now);
+                }
+                if self.upstream.end.is_some() {
+                    self.start_per_try_timers();
+                }
+            }
+        }
+    }
+
+    fn start_per_try_timers(&mut self) {
+        let now = Instant::now();
+        self.timers.per_try = self.upstream.timeouts.per_try.map(|d| now + d);
+        self.timers.per_try_idle = self.upstream.timeouts.per_try_idle;
+        self.timers.touch_upstream(now);
+    }
+
+    /// The request has passed the filters whole.
+    pub(super) fn on_request_complete(&mut self, end: BodyEnd) {
+        let now = Instant::now();
+        self.upstream.end = Some(end);
+        self.upstream.completed_at = Some(now);
+        if self.upstream.target.is_some() && !self.upstream.finished {
+            self.timers.global = self.upstream.timeouts.global.map(|d| now + d);
+            if matches!(self.upstream.attempt, Attempt::Active(_)) {
+                self.start_per_try_timers();
+            }
+        }
+    }
+
+    /// Moves the attempt as far as it goes.
+    pub(super) fn poll_upstream(&mut self, cx: &mut Context<'_>) {
+        if self.over {
+            return;
+        }
+        if let Attempt::Pending(pending) = &mut self.upstream.attempt {
+            match pending.poll(cx) {
+                Poll::Pending => return,
+                Poll::Ready(outcome) => {
+                    self.moved = true;
+                    self.upstream.attempt = Attempt::None;
+                    match outcome {
+                        Ok(attached) => self.begin(*attached),
+                        Err(failure) => self.on_pool_failure(failure),
+                    }
+                }
+            }
+        }
+        self.send_upstream(cx);
+        self.receive_upstream(cx);
+    }
+
+    /// Pushes out what the HTTP/1 codec has buffered.
+    pub(super) fn flush_upstream(&mut self, cx: &mut Context<'_>) {
+        if let Attempt::Active(active) = &mut self.upstream.attempt
+            && let Poll::Ready(Err(_)) = active.stream().poll_flush(cx)
+        {
+            // Seen again, with its reason, by the next read.
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    fn send_upstream(&mut self, cx: &mut Context<'_>) {
+        let Attempt::Active(active) = &mut self.upstream.attempt else {
+            return;
+        };
+        if self.upstream.end_sent {
+            return;
+        }
+        let plain_end = matches!(self.upstream.end, Some(BodyEnd::Plain));
+        if !self.upstream.to_send.is_empty() || plain_end {
+            match active
+                .stream()
+                .poll_send_data(cx, &mut self.upstream.to_send, plain_end)
+            {
+                Poll::Pending => return,
+                // The read side knows why: a response may still be there.
+                Poll::Ready(Err(_)) => {
+                    self.upstream.end_sent = true;
+                    self.upstream.to_send.clear();
+                    return self.release_upload(usize::MAX);
+                }
+                Poll::Ready(Ok(sent)) => {
+                    self.moved |= sent > 0;
+                    self.info.upstream.body_bytes_sent += sent as u64;
+                    self.release_upload(sent);
+                    if !self.upstream.to_send.is_empty() {
+                        return;
+                    }
+                }
+            }
+        }
+        let Attempt::Active(active) = &mut self.upstream.attempt else {
+            return;
+        };
+        match &self.upstream.end {
+            None => return,
+            Some(BodyEnd::Plain) => {}
+            Some(BodyEnd::Trailers(trailers)) => {
+                // A failure shows on the read side, as above.
+                let _ = active.stream().send_trailers(trailers.clone());
+            }
+        }
+        self.moved = true;
+        self.upstream.end_sent = true;
+        self.info.times.last_upstream_tx = Some(self.info.elapsed());
+    }
+
+    fn receive_upstream(&mut self, cx: &mut Context<'_>) {
+        while !self.over && !self.upstream.finished {
+            let room = self.has_download_room();
+            let Attempt::Active(active) = &mut self.upstream.attempt else {
+                return;
+            };
+            if !self.upstream.committed {
+                match active.stream().poll_head(cx) {
+                    Poll::Pending => return,
+                    Poll::Ready(Err(error)) => return self.on_attempt_reset(&error, true),
+                    Poll::Ready(Ok(HeadEvent::Informational(head))) => self.on_informational(head),
+                    Poll::Ready(Ok(HeadEvent::Final { head, end_stream })) => {
+                        self.on_response_head(head, end_stream);
+                    }
+                }
+            } else if room {
+                match active.stream().poll_recv(cx) {
+                    Poll::Pending => return,
+                    Poll::Ready(Err(error)) => return self.on_attempt_reset(&error, true),
+                    Poll::Ready(Ok(event)) => self.on_response_event(event),
+                }
+            } else {
+                if let Poll::Ready(error) = active.stream().poll_reset(cx) {
+                    self.on_attempt_reset(&error, true);
+                }
+                return;
+            }
+            self.moved = true;
+        }
+    }
+
+    fn on_informational(&mut self, head: ResponseHead) {
+        let is_continue = head.status == StatusCode::CONTINUE;
+        if is_continue && !self.hcm.config.proxy_100_continue {
+            return;
+        }
+        if let Err(error) = self.down.send_informational(head) {
+            self.on_downstream_reset(&error);
+        }
+    }
+
+    fn on_response_head(&mut self, mut head: ResponseHead, end_stream: bool) {
+        let now = self.info.elapsed();
+        self.info.times.first_upstream_rx = Some(now);
+        self.info.upstream.header_bytes_received = head.byte_size() as u64;
+        self.timers.touch_upstream(Instant::now());
+        if self.retried_by_head(&head) {
+            return;
+        }
+        self.commit(&head);
+        if !self.hcm.config.router.suppress_envoy_headers
+            && let Some(completed) = self.upstream.completed_at
+        {
+            let millis = u64::try_from(completed.elapsed().as_millis()).unwrap_or(u64::MAX);
+            head.headers.set(
+                names::X_ENVOY_UPSTREAM_SERVICE_TIME,
+                HeaderValue::from(millis),
+            );
+        }
+        self.finish_router_headers(&mut head);
+        self.info.response_code = Some(head.status.as_u16());
+        self.set_details(details::VIA_UPSTREAM.into());
+        if end_stream {
+            self.on_response_complete();
+        }
+        self.encode_head(head, end_stream);
+    }
+
+    /// Headers that the router adds to every response of its own, upstream's or
+    /// local.
+    pub(super) fn finish_router_headers(&mut self, head: &mut ResponseHead) {
+        let Some(matched) = &self.matched else { return };
+        if matched.vhost.include_attempt_count_in_response {
+            head.headers.set(
+                names::X_ENVOY_ATTEMPT_COUNT,
+                HeaderValue::from(self.info.attempt_count),
+            );
+        }
+        rewrite::response(matched, head, &self.request, &self.info);
+    }
+
+    /// No other attempt can follow: the response goes downstream.
+    fn commit(&mut self, head: &ResponseHead) {
+        self.upstream.committed = true;
+        self.upstream.replay = None;
+        self.timers.per_try = None;
+        let Some(target) = &self.upstream.target else {
+            return;
+        };
+        let cluster = &target.cluster;
+        let status = head.status.as_u16();
+        cluster.charge_code(status, self.info.internal_request);
+        if let Some(retry) = &self.upstream.retry
+            && retry.made() > 0
+            && !retry.wants(Outcome::Head(head))
+        {
+            cluster.stats.inc(ClusterStats::upstream_rq_retry_success);
+        }
+        if let Attempt::Active(active) = &self.upstream.attempt {
+            let stats = &active.host().stats;
+            let counter = if head.status.is_server_error() {
+                &stats.rq_error
+            } else {
+                &stats.rq_success
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        self.upstream.retry_slot = None;
+    }
+
+    fn on_response_event(&mut self, event: BodyEvent) {
+        self.timers.touch_upstream(Instant::now());
+        match event {
+            BodyEvent::Data { bytes, end_stream } => {
+                self.info.upstream.body_bytes_received += bytes.len() as u64;
+                self.download.unreleased += bytes.len();
+                if end_stream {
+                    self.on_response_complete();
+                }
+                self.encode_data(bytes.into(), end_stream);
+            }
+            BodyEvent::End => {
+                self.on_response_complete();
+                self.encode_data(Buffer::new(), true);
+            }
+            BodyEvent::Trailers(trailers) => {
+                self.info.upstream.header_bytes_received += trailers.byte_size() as u64;
+                self.on_response_complete();
+                self.encode_trailers(trailers);
+            }
+        }
+    }
+
+    /// The last byte of the response is here.
+    fn on_response_complete(&mut self) {
+        self.info.times.last_upstream_rx = Some(self.info.elapsed());
+        self.upstream.finished = true;
+        self.timers.end_upstream();
+        if let (Some(completed), Some(target)) = (self.upstream.completed_at, &self.upstream.target)
+        {
+            target
+                .cluster
+                .record_time(completed.elapsed(), self.info.internal_request);
+        }
+    }
+
+    /// Whether the head is retried instead of forwarded.
+    fn retried_by_head(&mut self, head: &ResponseHead) -> bool {
+        match self.decide(Outcome::Head(head)) {
+            RetryDecision::Yes(back_off) => {
+                if let (Attempt::Active(active), Some(target)) =
+                    (&self.upstream.attempt, &self.upstream.target)
+                {
+                    active.host().stats.rq_error.fetch_add(1, Ordering::Relaxed);
+                    target.cluster.charge_retry_code(head.status.as_u16());
+                }
+                self.retry_after(back_off);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Asks the retry state, takes the retry slot, and counts what came out.
+    fn decide(&mut self, outcome: Outcome<'_>) -> RetryDecision {
+        let (Some(retry), Some(target)) = (&mut self.upstream.retry, &self.upstream.target) else {
+            return RetryDecision::No;
+        };
+        if self.download.head_sent || self.upstream.replay.is_none() {
+            return RetryDecision::No;
+        }
+        // The slot of the retry that just failed is free for the next one.
+        self.upstream.retry_slot = None;
+        let breaker = target.cluster.info.breaker(target.priority);
+        let slot = &mut self.upstream.retry_slot;
+        let acquire = || {
+            *slot = breaker.try_acquire(Kind::Retries);
+            slot.is_some()
+        };
+        let decision = retry.decide(outcome, acquire, rand::random());
+        let stats = &target.cluster.stats;
+        match decision {
+            RetryDecision::No => {}
+            RetryDecision::Yes(back_off) => {
+                stats.inc(ClusterStats::upstream_rq_retry);
+                stats.inc(if back_off.ratelimited {
+                    ClusterStats::upstream_rq_retry_backoff_ratelimited
+                } else {
+                    ClusterStats::upstream_rq_retry_backoff_exponential
+                });
+            }
+            RetryDecision::NoLimitExceeded => {
+                stats.inc(ClusterStats::upstream_rq_retry_limit_exceeded);
+                self.info
+                    .flags
+                    .set(ResponseFlag::UpstreamRetryLimitExceeded);
+            }
+            RetryDecision::NoOverflow => {
+                stats.inc(ClusterStats::upstream_rq_retry_overflow);
+                self.info.flags.set(ResponseFlag::UpstreamOverflow);
+            }
+        }
+        decision
+    }
+
+    /// Ends the attempt and makes another after the back-off.
+    fn retry_after(&mut self, back_off: BackOff) {
+        self.drop_attempt();
+        self.timers.end_attempt();
+        self.upstream.end_sent = false;
+        self.upstream.to_send = self.upstream.replay.clone().unwrap_or_default();
+        self.timers.back_off = Some(Instant::now() + back_off.wait);
+        self.moved = true;
+    }
+
+    /// Drops the attempt; one that is not complete is reset.
+    fn drop_attempt(&mut self) {
+        let attempt = std::mem::take(&mut self.upstream.attempt);
+        if let (Attempt::Active(mut active), false) =
+            (attempt, self.upstream.finished && self.upstream.end_sent)
+        {
+            if let Some(target) = &self.upstream.target
+                && !self.upstream.finished
+            {
+                target.cluster.stats.inc(ClusterStats::upstream_rq_tx_reset);
+            }
+            active.stream().reset(ResetReason::LocalReset);
+        }
+    }
+
+    /// Gives up the way upstream; `cancelled` by the downstream's end.
+    pub(super) fn abandon_upstream(&mut self, cancelled: bool) {
+        if let (Attempt::Pending(_), Some(target)) = (&self.upstream.attempt, &self.upstream.target)
+            && cancelled
+        {
+            target
+                .cluster
+                .stats
+                .inc(ClusterStats::upstream_rq_cancelled);
+        }
+        self.drop_attempt();
+        self.timers.end_upstream();
+        self.timers.max_duration = None;
+        self.upstream.retry_slot = None;
+        self.upstream.finished = true;
+        self.upstream.end_sent = true;
+        self.upstream.to_send.clear();
+        self.upstream.replay = None;
+    }
+
+    fn on_pool_failure(&mut self, failure: PoolFailure) {
+        self.info.upstream.transport_failure =
+            failure.transport_failure.clone().filter(|t| !t.is_empty());
+        let error = StreamError {
+            reason: failure.reason,
+            details: "".into(),
+            code: None,
+            remote: true,
+        };
+        self.on_attempt_reset(&error, false);
+    }
+
+    /// The attempt ended before its response was complete. `began`: the request
+    /// may have reached the host.
+    fn on_attempt_reset(&mut self, error: &StreamError, began: bool) {
+        self.moved = true;
+        let reason = error.reason;
+        if let Some(target) = &self.upstream.target
+            && began
+            && matches!(
+                reason,
+                ResetReason::RemoteReset | ResetReason::RemoteRefusedStreamReset
+            )
+        {
+            target.cluster.stats.inc(ClusterStats::upstream_rq_rx_reset);
+        }
+        if let Attempt::Active(active) = &self.upstream.attempt {
+            active.host().stats.rq_error.fetch_add(1, Ordering::Relaxed);
+        }
+        if self.upstream.committed {
+            return self.on_reset_after_head(reason);
+        }
+        let made = self.upstream.retry.as_ref().map_or(0, RetryState::made);
+        if let RetryDecision::Yes(back_off) = self.decide(Outcome::Reset { reason, began }) {
+            return self.retry_after(back_off);
+        }
+        self.info.flags.set(local_reply::flag_of(reason));
+        let transport = self.info.upstream.transport_failure.take();
+        let reply = local_reply::of_upstream_reset(reason, transport.as_deref(), made > 0);
+        self.info.upstream.transport_failure = transport;
+        self.charge_abort(reply.status);
+        self.router_reply(reply);
+    }
+
+    fn on_reset_after_head(&mut self, reason: ResetReason) {
+        self.info.flags.set(local_reply::flag_of(reason));
+        self.info.response_code_details = Some(local_reply::details_after_head(reason));
+        self.upstream.finished = true;
+        self.upstream.attempt = Attempt::None;
+        self.hcm.count_reset_after_response_started();
+        if self.download.head_sent {
+            self.cut_response(reason);
+        } else {
+            let reply = local_reply::of_upstream_reset(reason, None, false);
+            self.router_reply(reply);
+        }
+    }
+
+    fn charge_abort(&mut self, status: StatusCode) {
+        if let Some(target) = &self.upstream.target {
+            target
+                .cluster
+                .charge_code(status.as_u16(), self.info.internal_request);
+        }
+    }
+
+    fn no_healthy_upstream(&mut self, cluster: &Arc<WorkerCluster>) {
+        self.info.upstream.cluster = Some(cluster.info.observability_name().clone());
+        self.info.upstream.cluster_raw = Some(cluster.info.name().clone());
+        self.charge_abort(StatusCode::SERVICE_UNAVAILABLE);
+        let reply = LocalReply::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no healthy upstream",
+            details::NO_HEALTHY_UPSTREAM,
+        );
+        self.router_reply(reply.with_flag(ResponseFlag::NoHealthyUpstream));
+    }
+
+    pub(super) fn on_global_timeout(&mut self) {
+        let Some(target) = &self.upstream.target else {
+            return;
+        };
+        target.cluster.stats.inc(ClusterStats::upstream_rq_timeout);
+        if let Attempt::Active(active) = &self.upstream.attempt {
+            active
+                .host()
+                .stats
+                .rq_timeout
+                .fetch_add(1, Ordering::Relaxed);
+        }
+        self.upstream_timeout(details::UPSTREAM_RESPONSE_TIMEOUT);
+    }
+
+    pub(super) fn on_per_try_timeout(&mut self, fired: Fired) {
+        let Some(target) = &self.upstream.target else {
+            return;
+        };
+        if self.upstream.committed {
+            return;
+        }
+        let idle = fired == Fired::PerTryIdle;
+        target.cluster.stats.inc(if idle {
+            ClusterStats::upstream_rq_per_try_idle_timeout
+        } else {
+            ClusterStats::upstream_rq_per_try_timeout
+        });
+        if let Attempt::Active(active) = &self.upstream.attempt {
+            active
+                .host()
+                .stats
+                .rq_timeout
+                .fetch_add(1, Ordering::Relaxed);
+        }
+        if let RetryDecision::Yes(back_off) = self.decide(Outcome::PerTryTimeout) {
+            self.upstream.after_timeout = true;
+            return self.retry_after(back_off);
+        }
+        self.upstream_timeout(if idle {
+            details::UPSTREAM_PER_TRY_IDLE_TIMEOUT
+        } else {
+            details::UPSTREAM_PER_TRY_TIMEOUT
+        });
+    }
+
+    fn upstream_timeout(&mut self, why: &'static str) {
+        self.info.flags.set(ResponseFlag::UpstreamRequestTimeout);
+        if self.download.head_sent {
+            self.info.response_code_details = Some(why.into());
+            return self.cut_response(ResetReason::LocalReset);
+        }
+        self.charge_abort(StatusCode::GATEWAY_TIMEOUT);
+        self.router_reply(LocalReply::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "upstream request timeout",
+            why,
+        ));
+    }
+}
+
+/// The headers that ask for retries are for this proxy alone.
+fn strip_retry_headers(head: &mut RequestHead) {
+    for name in [
+        &names::X_ENVOY_RETRY_ON,
+        &names::X_ENVOY_RETRY_GRPC_ON,
+        &names::X_ENVOY_MAX_RETRIES,
+        &names::X_ENVOY_RETRIABLE_STATUS_CODES,
+        &names::X_ENVOY_RETRIABLE_HEADER_NAMES,
+        &names::X_ENVOY_HEDGE_ON_PER_TRY_TIMEOUT,
+        &names::X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE,
+        &names::X_ENVOY_UPSTREAM_ALT_STAT_NAME,
+    ] {
+        head.headers.remove(name);
+    }
+}

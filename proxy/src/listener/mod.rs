@@ -1,0 +1,39 @@
+//! Listeners: sockets, filter chain match, and connections.
+
+pub mod filter_chain_match;
+pub mod sockets;
+pub mod stats;
+pub mod worker;
+
+use std::sync::Arc;
+
+use outrigger_config::ir::ListenerConfig;
+
+use self::filter_chain_match::ChainMatcher;
+pub use self::sockets::ListenerSockets;
+
+/// A listener made ready for workers.
+#[derive(Debug)]
+pub struct ListenerSpec {
+    /// Its configuration.
+    pub config: Arc<ListenerConfig>,
+    /// Chooses the filter chain of a connection.
+    pub matcher: ChainMatcher,
+    /// Its name in stats: the address with `:` written `_`, or `stat_prefix`.
+    pub stat_name: Arc<str>,
+}
+
+impl ListenerSpec {
+    /// Makes a configuration ready; `addresses` are those really bound.
+    pub fn new(config: Arc<ListenerConfig>, bound: &str) -> Arc<Self> {
+        let stat_name: Arc<str> = match &config.stat_prefix {
+            Some(prefix) => prefix.clone(),
+            None => bound.replace(':', "_").into(),
+        };
+        Arc::new(Self {
+            matcher: ChainMatcher::new(&config),
+            stat_name,
+            config,
+        })
+    }
+}

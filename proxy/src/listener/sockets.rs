@@ -1,0 +1,153 @@
+//! The sockets of a listener. They are bound on the main thread, before the
+//! configuration is acknowledged, and kept over updates: closing one would reset
+//! the connections that wait in its queue.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+
+use outrigger_config::ir::ListenerConfig;
+use outrigger_types::Address;
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// The bound sockets of a listener, a set a worker.
+#[derive(Debug)]
+pub struct ListenerSockets {
+    /// By worker, then by address.
+    workers: Vec<Vec<ListenSocket>>,
+    bound: Vec<Address>,
+}
+
+/// One bound socket.
+#[derive(Debug)]
+pub enum ListenSocket {
+    /// TCP.
+    Tcp(std::net::TcpListener),
+    /// A Unix domain socket.
+    Unix(UnixListener),
+}
+
+impl ListenerSockets {
+    /// Binds the addresses of a listener for `workers` workers.
+    ///
+    /// # Errors
+    /// The system's, with the address.
+    pub fn bind(config: &ListenerConfig, workers: usize) -> Result<Self, String> {
+        let mut sockets = Self {
+            workers: (0..workers).map(|_| Vec::new()).collect(),
+            bound: Vec::new(),
+        };
+        if !config.bind_to_port {
+            sockets.bound.clone_from(&config.addresses);
+            return Ok(sockets);
+        }
+        for address in &config.addresses {
+            sockets
+                .bind_address(address, config)
+                .map_err(|error| format!("cannot bind '{address}': {}", describe(&error)))?;
+        }
+        Ok(sockets)
+    }
+
+    fn bind_address(&mut self, address: &Address, config: &ListenerConfig) -> io::Result<()> {
+        match address {
+            Address::Ip(addr) => self.bind_tcp(*addr, config),
+            Address::Pipe(path) => self.bind_pipe(path),
+            Address::Internal(..) => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "internal address",
+            )),
+        }
+    }
+
+    /// One socket a worker, all on the same port; the kernel spreads the
+    /// connections. Without `enable_reuse_port` all workers share one.
+    fn bind_tcp(&mut self, mut addr: SocketAddr, config: &ListenerConfig) -> io::Result<()> {
+        let reuse_port = config.enable_reuse_port;
+        let mut first: Option<std::net::TcpListener> = None;
+        for worker in &mut self.workers {
+            let listener = match &first {
+                Some(shared) if !reuse_port => shared.try_clone()?,
+                _ => tcp_socket(addr, config, reuse_port)?.into(),
+            };
+            // An ephemeral port is chosen once, for all.
+            addr = listener.local_addr()?;
+            if first.is_none() {
+                first = Some(listener.try_clone()?);
+            }
+            worker.push(ListenSocket::Tcp(listener));
+        }
+        self.bound.push(Address::Ip(addr));
+        Ok(())
+    }
+
+    fn bind_pipe(&mut self, path: &str) -> io::Result<()> {
+        let listener = match path.strip_prefix('@') {
+            Some(name) => {
+                use std::os::linux::net::SocketAddrExt;
+                let addr = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+                UnixListener::bind_addr(&addr)?
+            }
+            None => {
+                // What a process that is gone left behind.
+                match std::fs::remove_file(path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+                UnixListener::bind(path)?
+            }
+        };
+        listener.set_nonblocking(true)?;
+        for worker in &mut self.workers {
+            worker.push(ListenSocket::Unix(listener.try_clone()?));
+        }
+        self.bound.push(Address::Pipe(path.into()));
+        Ok(())
+    }
+
+    /// The addresses as bound: an ephemeral port is known here.
+    pub fn bound(&self) -> &[Address] {
+        &self.bound
+    }
+
+    /// Copies of the descriptors of one worker.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub fn for_worker(&self, index: usize) -> io::Result<Vec<ListenSocket>> {
+        let copy = |socket: &ListenSocket| {
+            Ok(match socket {
+                ListenSocket::Tcp(tcp) => ListenSocket::Tcp(tcp.try_clone()?),
+                ListenSocket::Unix(unix) => ListenSocket::Unix(unix.try_clone()?),
+            })
+        };
+        self.workers[index].iter().map(copy).collect()
+    }
+}
+
+fn tcp_socket(addr: SocketAddr, config: &ListenerConfig, reuse_port: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(!config.ipv4_compat)?;
+    }
+    socket.set_reuse_address(true)?;
+    if reuse_port {
+        socket.set_reuse_port(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    let backlog = i32::try_from(config.tcp_backlog).unwrap_or(libc::SOMAXCONN);
+    socket.listen(backlog)?;
+    let fd: OwnedFd = socket.into();
+    Ok(fd.into())
+}
+
+/// The system's words for an error.
+fn describe(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(at) => text[..at].to_owned(),
+        None => text,
+    }
+}

@@ -1,0 +1,334 @@
+//! A listener on one worker: accepts connections, chooses their filter chain
+//! and serves them.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use outrigger_config::ir::{FilterChainConfig, NetworkTerminal};
+use outrigger_stats::Slab;
+use outrigger_types::{Address, ConnectionInfo};
+use parking_lot::RwLock;
+use socket2::SockRef;
+use tokio::net::{TcpListener, UnixListener};
+use tokio_util::sync::CancellationToken;
+
+use super::filter_chain_match::Peer;
+use super::sockets::ListenSocket;
+use super::stats::{ListenerStats, WorkerListenerStats};
+use super::{ListenerSockets, ListenerSpec};
+use crate::http::conn_manager::{self, Hcm};
+use crate::network::io::Io;
+use crate::server::worker::Worker;
+use crate::upstream::pool::socket_keepalive;
+
+/// A pause after an accept that failed for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A listener that this worker serves.
+pub struct WorkerListener {
+    shared: Arc<Shared>,
+    sockets: Arc<ListenerSockets>,
+}
+
+/// What the accept loops and the connections share.
+struct Shared {
+    worker: Arc<Worker>,
+    stats: Slab<ListenerStats>,
+    worker_stats: Slab<WorkerListenerStats>,
+    state: RwLock<Arc<State>>,
+    /// Ends the accept loops.
+    stop: CancellationToken,
+}
+
+/// What an update replaces.
+struct State {
+    spec: Arc<ListenerSpec>,
+    chains: HashMap<u64, Arc<Chain>>,
+}
+
+/// A filter chain on this worker.
+struct Chain {
+    config: Arc<FilterChainConfig>,
+    hcm: Option<Arc<Hcm>>,
+    /// Asks the chain's connections to end.
+    drain: CancellationToken,
+}
+
+impl WorkerListener {
+    /// Begins to accept.
+    pub fn start(
+        worker: &Arc<Worker>,
+        spec: &Arc<ListenerSpec>,
+        sockets: &Arc<ListenerSockets>,
+    ) -> Self {
+        let scope = worker.store.scope(&format!("listener.{}.", spec.stat_name));
+        let shared = Arc::new(Shared {
+            stats: scope.slab::<ListenerStats>(),
+            worker_stats: scope
+                .scope(&format!("worker_{}.", worker.index))
+                .slab::<WorkerListenerStats>(),
+            state: RwLock::new(Arc::new(State::new(worker, spec, None))),
+            stop: CancellationToken::new(),
+            worker: worker.clone(),
+        });
+        match sockets.for_worker(worker.index) {
+            Ok(copies) => {
+                for socket in copies {
+                    tokio::spawn(accept_loop(shared.clone(), socket));
+                }
+            }
+            Err(error) => {
+                tracing::error!(listener = %spec.config.name, %error, "cannot copy the sockets")
+            }
+        }
+        Self {
+            shared,
+            sockets: sockets.clone(),
+        }
+    }
+
+    /// Whether an update may keep the sockets.
+    pub fn shares_sockets(&self, sockets: &Arc<ListenerSockets>) -> bool {
+        Arc::ptr_eq(&self.sockets, sockets)
+    }
+
+    /// Takes over a new configuration. Chains that have not changed keep their
+    /// connections; those that are gone ask theirs to end.
+    pub fn update(&self, worker: &Arc<Worker>, spec: &Arc<ListenerSpec>) {
+        let old = self.shared.state.read().clone();
+        let new = Arc::new(State::new(worker, spec, Some(&old)));
+        for (fingerprint, chain) in &old.chains {
+            if !new.chains.contains_key(fingerprint) {
+                chain.start_drain();
+            }
+        }
+        *self.shared.state.write() = new;
+    }
+
+    /// The HCMs of all chains.
+    pub fn hcms(&self) -> Vec<Arc<Hcm>> {
+        self.shared
+            .state
+            .read()
+            .chains
+            .values()
+            .filter_map(|c| c.hcm.clone())
+            .collect()
+    }
+
+    /// Asks all connections to end when they can; new ones are still accepted.
+    pub fn start_drain(&self) {
+        for chain in self.shared.state.read().chains.values() {
+            chain.start_drain();
+        }
+    }
+
+    /// Accepts no more.
+    pub fn stop_accepting(&self) {
+        self.shared.stop.cancel();
+    }
+
+    /// The listener is gone: accepts no more, and asks its connections to end.
+    pub fn remove(&self) {
+        self.stop_accepting();
+        self.start_drain();
+    }
+}
+
+impl State {
+    fn new(worker: &Arc<Worker>, spec: &Arc<ListenerSpec>, old: Option<&State>) -> Self {
+        let config = &spec.config;
+        let all = config
+            .filter_chains
+            .iter()
+            .chain(&config.default_filter_chain);
+        let chains = all.map(|chain| {
+            let kept = old.and_then(|o| o.chains.get(&chain.fingerprint)).cloned();
+            let chain = kept.unwrap_or_else(|| Arc::new(Chain::new(worker, spec, chain)));
+            (chain.config.fingerprint, chain)
+        });
+        Self {
+            chains: chains.collect(),
+            spec: spec.clone(),
+        }
+    }
+}
+
+impl Chain {
+    fn new(worker: &Arc<Worker>, spec: &ListenerSpec, config: &Arc<FilterChainConfig>) -> Self {
+        let limit = spec.config.per_connection_buffer_limit as usize;
+        let hcm = match &config.terminal {
+            NetworkTerminal::Http(hcm) => Some(Hcm::new(hcm.clone(), worker, limit)),
+            NetworkTerminal::None => None,
+        };
+        Self {
+            config: config.clone(),
+            hcm,
+            drain: CancellationToken::new(),
+        }
+    }
+
+    fn start_drain(&self) {
+        if let Some(hcm) = &self.hcm {
+            hcm.start_drain();
+        }
+        self.drain.cancel();
+    }
+}
+
+async fn accept_loop(shared: Arc<Shared>, socket: ListenSocket) {
+    let done = shared.stop.clone();
+    tokio::select! {
+        () = done.cancelled() => {}
+        end = accept(shared, socket) => if let Err(error) = end {
+            tracing::error!(%error, "the listening socket is unusable");
+        }
+    }
+}
+
+async fn accept(shared: Arc<Shared>, socket: ListenSocket) -> io::Result<()> {
+    match socket {
+        ListenSocket::Tcp(socket) => {
+            let listener = TcpListener::from_std(socket)?;
+            loop {
+                match listener.accept().await {
+                    Ok((stream, peer)) => {
+                        let local = stream
+                            .local_addr()
+                            .map_or_else(|_| peer.into(), Address::from);
+                        // A peer that is gone already shows at the first read.
+                        let _ = stream.set_nodelay(true);
+                        let state = shared.state.read().clone();
+                        if let Some(keepalive) = &state.spec.config.tcp_keepalive {
+                            let _ = SockRef::from(&stream)
+                                .set_tcp_keepalive(&socket_keepalive(keepalive));
+                        }
+                        shared.admit(&state, Io::from(stream), local, peer.into());
+                    }
+                    Err(error) => accept_failed(&error).await,
+                }
+            }
+        }
+        ListenSocket::Unix(socket) => {
+            let path = socket
+                .local_addr()?
+                .as_pathname()
+                .map(|p| p.display().to_string());
+            let local = Address::Pipe(path.unwrap_or_default().into());
+            let listener = UnixListener::from_std(socket)?;
+            loop {
+                match listener.accept().await {
+                    Ok((stream, _)) => {
+                        let state = shared.state.read().clone();
+                        let peer = Address::Pipe("".into());
+                        shared.admit(&state, Io::from(stream), local.clone(), peer);
+                    }
+                    Err(error) => accept_failed(&error).await,
+                }
+            }
+        }
+    }
+}
+
+/// A connection that ended in the queue is nobody's loss; without descriptors
+/// there is nothing to do but wait.
+async fn accept_failed(error: &io::Error) {
+    if !matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+    ) {
+        tracing::warn!(%error, "accept failed");
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+impl Shared {
+    /// Chooses the chain of a new connection and serves it.
+    fn admit(self: &Arc<Self>, state: &Arc<State>, io: Io, local: Address, remote: Address) {
+        self.stats.inc(ListenerStats::downstream_cx_total);
+        self.worker_stats
+            .inc(WorkerListenerStats::downstream_cx_total);
+        let peer = Peer {
+            local: &local,
+            remote: &remote,
+            direct_remote: &remote,
+            server_name: "",
+            transport_protocol: "raw_buffer",
+            application_protocols: &[],
+        };
+        let Some(config) = state.spec.matcher.find(&peer) else {
+            self.stats.inc(ListenerStats::no_filter_chain_match);
+            self.stats.inc(ListenerStats::downstream_cx_destroy);
+            return;
+        };
+        let Some(chain) = state.chains.get(&config.fingerprint).cloned() else {
+            return;
+        };
+        let Some(hcm) = chain.hcm.clone() else {
+            self.stats.inc(ListenerStats::downstream_cx_destroy);
+            return;
+        };
+        let info = Arc::new(ConnectionInfo {
+            id: next_connection_id(),
+            direct_local: local.clone(),
+            local,
+            direct_remote: remote.clone(),
+            remote,
+            requested_server_name: "".into(),
+            tls: false,
+            start: Instant::now(),
+            listener_name: state.spec.config.name.clone(),
+            filter_chain_name: chain.config.name.clone(),
+            listener_metadata: state.spec.config.metadata.clone(),
+            filter_chain_metadata: chain.config.metadata.clone(),
+        });
+        let guard = ConnectionGuard::new(self);
+        tokio::spawn(async move {
+            conn_manager::serve(hcm, io, info, chain.drain.child_token()).await;
+            drop(guard);
+        });
+    }
+}
+
+/// `%CONNECTION_ID%`
+fn next_connection_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Counts a connection while it lives.
+struct ConnectionGuard {
+    shared: Arc<Shared>,
+    opened: Instant,
+}
+
+impl ConnectionGuard {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.stats.gauge_inc(ListenerStats::downstream_cx_active);
+        shared
+            .worker_stats
+            .gauge_inc(WorkerListenerStats::downstream_cx_active);
+        Self {
+            shared: shared.clone(),
+            opened: Instant::now(),
+        }
+    }
+}
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        let Shared {
+            stats,
+            worker_stats,
+            ..
+        } = &*self.shared;
+        stats.gauge_dec(ListenerStats::downstream_cx_active);
+        worker_stats.gauge_dec(WorkerListenerStats::downstream_cx_active);
+        stats.inc(ListenerStats::downstream_cx_destroy);
+        let millis = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        stats.record(ListenerStats::downstream_cx_length_ms, millis);
+    }
+}

@@ -1,0 +1,8 @@
+//! The router: the terminal filter, which chooses a host and carries the
+//! request to it, as often as policy allows.
+
+pub mod matcher;
+pub mod redirect;
+pub mod retry;
+pub mod rewrite;
+pub mod timeouts;

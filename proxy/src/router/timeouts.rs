@@ -1,0 +1,202 @@
+//! The timeouts of one request: from the route, `grpc-timeout` and the
+//! `x-envoy-*` headers. Follows Envoy's router filter page.
+
+use std::time::Duration;
+
+use outrigger_config::ir::{ForwardConfig, RetryPolicyConfig};
+use outrigger_types::{HeaderValue, Headers, RequestHead, names};
+
+/// What applies to one request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Whole response, from the end of the request; none for any time.
+    pub global: Option<Duration>,
+    /// One attempt.
+    pub per_try: Option<Duration>,
+    /// Pause within one attempt.
+    pub per_try_idle: Option<Duration>,
+    /// Life of the stream, from `max_stream_duration` and `grpc-timeout`.
+    pub max_duration: Option<Duration>,
+}
+
+/// Milliseconds in a header; a malformed value counts as absent.
+fn millis(headers: &Headers, name: &outrigger_types::HeaderName) -> Option<Duration> {
+    let text = std::str::from_utf8(headers.get_bytes(name)?).ok()?;
+    text.parse().ok().map(Duration::from_millis)
+}
+
+/// Reads `grpc-timeout`: at most eight digits and a unit.
+pub fn grpc_timeout(headers: &Headers) -> Option<Duration> {
+    let value = headers.get_bytes(&names::GRPC_TIMEOUT)?;
+    let (unit, digits) = value.split_last()?;
+    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let n: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    Some(match unit {
+        b'H' => Duration::from_secs(n * 3600),
+        b'M' => Duration::from_secs(n * 60),
+        b'S' => Duration::from_secs(n),
+        b'm' => Duration::from_millis(n),
+        b'u' => Duration::from_micros(n),
+        b'n' => Duration::from_nanos(n),
+        _ => return None,
+    })
+}
+
+/// Writes a duration as `grpc-timeout`: milliseconds, or a larger unit when
+/// they need more than eight digits.
+pub fn to_grpc_timeout(timeout: Duration) -> HeaderValue {
+    let mut n = timeout.as_millis();
+    for unit in ["m", "S", "M", "H"] {
+        if n <= 99_999_999 || unit == "H" {
+            let text = format!("{}{unit}", n.min(99_999_999));
+            return HeaderValue::try_from(text).expect("digits and a letter");
+        }
+        n /= if unit == "m" { 1000 } else { 60 };
+    }
+    unreachable!("the last unit always fits")
+}
+
+/// The timeout of `max_grpc_timeout`, or of its successor
+/// `grpc_timeout_header_max`: the header's value, capped, less the offset.
+fn capped_grpc(head: &RequestHead, max: Duration, offset: Option<Duration>) -> Duration {
+    let mut timeout = grpc_timeout(&head.headers).unwrap_or(Duration::ZERO);
+    if let Some(offset) = offset
+        && offset < timeout
+    {
+        timeout -= offset;
+    }
+    if max > Duration::ZERO && (timeout == Duration::ZERO || timeout > max) {
+        max
+    } else {
+        timeout
+    }
+}
+
+/// The timeouts of a request. The headers that ask for them were already
+/// removed if the request may not use them.
+pub fn of_request(
+    forward: &ForwardConfig,
+    retry: Option<&RetryPolicyConfig>,
+    head: &RequestHead,
+    hcm_max_duration: Option<Duration>,
+    respect_expected: bool,
+) -> Timeouts {
+    let mut global = forward.timeout;
+    let mut max_duration = hcm_max_duration;
+    if let (true, Some(max)) = (head.is_grpc(), forward.max_grpc_timeout) {
+        global = Some(capped_grpc(head, max, forward.grpc_timeout_offset)).filter(|t| !t.is_zero());
+    }
+    if let Some(config) = &forward.max_stream_duration {
+        if let Some(route) = config.max_stream_duration {
+            max_duration = Some(route).filter(|d| !d.is_zero());
+        }
+        if let Some(max) = config.grpc_timeout_header_max
+            && head.headers.contains(&names::GRPC_TIMEOUT)
+        {
+            let timeout = capped_grpc(head, max, config.grpc_timeout_header_offset);
+            max_duration = Some(timeout).filter(|t| !t.is_zero());
+            global = None;
+        }
+    }
+    let mut timeouts = Timeouts {
+        global,
+        per_try: retry.and_then(|r| r.per_try_timeout),
+        per_try_idle: retry.and_then(|r| r.per_try_idle_timeout),
+        max_duration,
+    };
+    let asked = millis(&head.headers, &names::X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS);
+    let expected = millis(&head.headers, &names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS);
+    if let Some(asked) = if respect_expected {
+        expected.or(asked)
+    } else {
+        asked
+    } {
+        timeouts.global = Some(asked).filter(|t| !t.is_zero());
+    }
+    if let Some(asked) = millis(
+        &head.headers,
+        &names::X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS,
+    ) {
+        timeouts.per_try = Some(asked).filter(|t| !t.is_zero());
+    }
+    // A try that may last longer than the whole is bounded by the whole alone.
+    if timeouts.per_try >= timeouts.global && timeouts.global.is_some() {
+        timeouts.per_try = None;
+    }
+    timeouts
+}
+
+/// Tells the upstream how long it has: `x-envoy-expected-rq-timeout-ms`, and
+/// `grpc-timeout` where the route takes it.
+pub fn announce(
+    timeouts: &Timeouts,
+    forward: &ForwardConfig,
+    head: &mut RequestHead,
+    insert_expected: bool,
+) {
+    let expected = [timeouts.per_try, timeouts.global]
+        .into_iter()
+        .flatten()
+        .next();
+    head.headers.remove(&names::X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS);
+    head.headers
+        .remove(&names::X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS);
+    if let (true, Some(expected)) = (insert_expected, expected) {
+        let value = HeaderValue::from(u64::try_from(expected.as_millis()).unwrap_or(u64::MAX));
+        head.headers
+            .set(names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, value);
+    }
+    let takes_grpc = forward.max_grpc_timeout.is_some()
+        || forward
+            .max_stream_duration
+            .is_some_and(|m| m.grpc_timeout_header_max.is_some());
+    if takes_grpc && head.is_grpc() {
+        let left = match forward.max_grpc_timeout {
+            Some(_) => expected,
+            None => timeouts.max_duration,
+        };
+        if let Some(left) = left {
+            head.headers.set(names::GRPC_TIMEOUT, to_grpc_timeout(left));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use outrigger_types::Method;
+
+    fn head(fields: &[(&'static str, &'static str)]) -> RequestHead {
+        let mut head = RequestHead::new(Method::POST, "/");
+        for (name, value) in fields {
+            head.headers.append(
+                outrigger_types::HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            );
+        }
+        head
+    }
+
+    #[test]
+    fn reads_every_unit_of_grpc_timeout() {
+        for (text, millis) in [("1H", 3_600_000), ("2M", 120_000), ("3S", 3_000), ("4m", 4)] {
+            let got = grpc_timeout(&head(&[("grpc-timeout", text)]).headers);
+            assert_eq!(got, Some(Duration::from_millis(millis)), "{text}");
+        }
+        for bad in ["", "S", "1", "1x", "123456789S", "-1S"] {
+            assert_eq!(
+                grpc_timeout(&head(&[("grpc-timeout", bad)]).headers),
+                None,
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn writes_what_fits_into_eight_digits() {
+        assert_eq!(to_grpc_timeout(Duration::from_millis(150)), "150m");
+        assert_eq!(to_grpc_timeout(Duration::from_secs(200_000)), "200000S");
+    }
+}

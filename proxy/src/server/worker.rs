@@ -1,0 +1,279 @@
+//! Workers: one OS thread each, with its own runtime, sockets and pools.
+//!
+//! Main posts an [`Update`] to each worker's channel; the worker applies it in
+//! one synchronous step, so that a request sees one consistent configuration.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use filter_api::{CallError, CallFuture, CallResponse, RuntimeSnapshot, Services};
+use outrigger_stats::{Scope, Store};
+use outrigger_types::{Buffer, RequestHead, ResponseHead};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::mpsc;
+
+use crate::access_log::AccessLogManager;
+use crate::http::codec::{BodyEvent, HeadEvent};
+use crate::listener::worker::WorkerListener;
+use crate::listener::{ListenerSockets, ListenerSpec};
+use crate::router::matcher::RouteTable;
+use crate::upstream::cluster::{ClusterInfo, WorkerCluster};
+use crate::upstream::lb::LbContext;
+use crate::upstream::pool::{Acquire, UpstreamStream};
+use crate::upstream::priority_set::PrioritySet;
+
+/// Most bytes of the answer to a filter's call.
+const CALL_LIMIT: usize = 1 << 20;
+
+/// One change of the configuration.
+#[derive(Clone)]
+pub enum Change {
+    /// A cluster was added, or changed so that it is another.
+    Cluster(Arc<ClusterInfo>, Arc<PrioritySet>),
+    /// A cluster is gone.
+    RemoveCluster(Arc<str>),
+    /// A cluster has other hosts.
+    Hosts(Arc<str>, Arc<PrioritySet>),
+    /// A route configuration was added or changed.
+    Routes(Arc<str>, Arc<RouteTable>),
+    /// A route configuration is gone.
+    RemoveRoutes(Arc<str>),
+    /// A listener was added or changed.
+    Listener(Arc<ListenerSpec>, Arc<ListenerSockets>),
+    /// A listener is gone; its connections drain.
+    RemoveListener(Arc<str>),
+    /// A listener accepts no more, and asks its connections to end.
+    DrainListener(Arc<str>),
+    /// A listener accepts no more.
+    StopListener(Arc<str>),
+    /// The runtime has other values.
+    Runtime(Arc<RuntimeSnapshot>),
+}
+
+/// Changes that belong together.
+pub type Update = Arc<Vec<Change>>;
+
+/// What the streams of one worker share.
+pub struct Worker {
+    /// Index, from 0.
+    pub index: usize,
+    /// Where stats are registered.
+    pub store: Store,
+    /// Where access logs are written.
+    pub access_logs: Arc<AccessLogManager>,
+    clusters: RwLock<HashMap<Arc<str>, Arc<WorkerCluster>>>,
+    routes: RwLock<HashMap<Arc<str>, Arc<RouteTable>>>,
+    listeners: Mutex<HashMap<Arc<str>, WorkerListener>>,
+    runtime: ArcSwap<RuntimeSnapshot>,
+}
+
+impl Worker {
+    /// A worker without configuration.
+    pub fn new(index: usize, store: Store, access_logs: Arc<AccessLogManager>) -> Arc<Self> {
+        Arc::new(Self {
+            index,
+            store,
+            access_logs,
+            clusters: RwLock::default(),
+            routes: RwLock::default(),
+            listeners: Mutex::default(),
+            runtime: ArcSwap::default(),
+        })
+    }
+
+    /// Applies updates until the channel closes.
+    pub async fn run(self: Arc<Self>, mut updates: mpsc::UnboundedReceiver<Update>) {
+        while let Some(update) = updates.recv().await {
+            for change in update.iter() {
+                self.apply(change);
+            }
+        }
+    }
+
+    /// A cluster by name.
+    pub fn cluster(&self, name: &str) -> Option<Arc<WorkerCluster>> {
+        self.clusters.read().get(name).cloned()
+    }
+
+    /// A route configuration that RDS sent.
+    pub fn route_table(&self, name: &str) -> Option<Arc<RouteTable>> {
+        self.routes.read().get(name).cloned()
+    }
+
+    /// Applies one change.
+    pub fn apply(self: &Arc<Self>, change: &Change) {
+        match change {
+            Change::Cluster(info, hosts) => self.set_cluster(info, hosts),
+            Change::RemoveCluster(name) => {
+                let gone = self.clusters.write().remove(name);
+                if let Some(gone) = gone {
+                    gone.drain();
+                }
+            }
+            Change::Hosts(name, hosts) => {
+                if let Some(cluster) = self.cluster(name) {
+                    cluster.update_hosts(hosts.clone(), rand::random());
+                }
+            }
+            Change::Routes(name, table) => {
+                self.routes.write().insert(name.clone(), table.clone());
+                self.publish_routes(name, Some(table));
+            }
+            Change::RemoveRoutes(name) => {
+                self.routes.write().remove(name);
+                self.publish_routes(name, None);
+            }
+            Change::Listener(spec, sockets) => self.set_listener(spec, sockets),
+            Change::RemoveListener(name) => {
+                let gone = self.listeners.lock().remove(name);
+                if let Some(gone) = gone {
+                    gone.remove();
+                }
+            }
+            Change::DrainListener(name) => {
+                if let Some(listener) = self.listeners.lock().get(name) {
+                    listener.start_drain();
+                }
+            }
+            Change::StopListener(name) => {
+                if let Some(listener) = self.listeners.lock().get(name) {
+                    listener.stop_accepting();
+                }
+            }
+            Change::Runtime(runtime) => self.runtime.store(runtime.clone()),
+        }
+    }
+
+    fn set_cluster(&self, info: &Arc<ClusterInfo>, hosts: &Arc<PrioritySet>) {
+        let cluster = WorkerCluster::new(info.clone(), hosts.clone(), rand::random());
+        let old = self.clusters.write().insert(info.name().clone(), cluster);
+        if let Some(old) = old {
+            old.drain();
+        }
+    }
+
+    fn publish_routes(&self, name: &str, table: Option<&Arc<RouteTable>>) {
+        for listener in self.listeners.lock().values() {
+            for hcm in listener.hcms() {
+                if hcm.rds_name().is_some_and(|n| **n == *name) {
+                    hcm.set_routes(table.cloned());
+                }
+            }
+        }
+    }
+
+    fn set_listener(self: &Arc<Self>, spec: &Arc<ListenerSpec>, sockets: &Arc<ListenerSockets>) {
+        let mut listeners = self.listeners.lock();
+        match listeners.get(&spec.config.name) {
+            Some(listener) if listener.shares_sockets(sockets) => listener.update(self, spec),
+            _ => {
+                let new = WorkerListener::start(self, spec, sockets);
+                let old = listeners.insert(spec.config.name.clone(), new);
+                if let Some(old) = old {
+                    old.remove();
+                }
+            }
+        }
+    }
+}
+
+impl Services for Worker {
+    fn call(&self, cluster: &str, head: RequestHead, body: Bytes, timeout: Duration) -> CallFuture {
+        let cluster = self.cluster(cluster);
+        Box::pin(async move {
+            let call = call(cluster.ok_or(CallError::NoCluster)?, head, body);
+            tokio::time::timeout(timeout, call)
+                .await
+                .unwrap_or(Err(CallError::Timeout))
+        })
+    }
+
+    fn cluster_scope(&self, cluster: &str) -> Option<Scope> {
+        self.cluster(cluster).map(|c| c.info.scope.clone())
+    }
+
+    fn runtime(&self) -> Arc<RuntimeSnapshot> {
+        self.runtime.load_full()
+    }
+
+    fn random(&self) -> u64 {
+        rand::random()
+    }
+}
+
+/// One request of a filter to a cluster.
+async fn call(
+    cluster: Arc<WorkerCluster>,
+    head: RequestHead,
+    body: Bytes,
+) -> Result<CallResponse, CallError> {
+    let host = cluster
+        .choose(&LbContext::default())
+        .host
+        .ok_or(CallError::NoHost)?;
+    let protocol = cluster.info.protocol(outrigger_types::Protocol::Http11);
+    let attached = match cluster.acquire(&host, Default::default(), protocol) {
+        Acquire::Ready(attached) => attached,
+        Acquire::Pending(mut pending) => poll_fn(|cx| pending.poll(cx))
+            .await
+            .map_err(|f| CallError::Reset(f.reason))?,
+        Acquire::Failed(failure) => return Err(CallError::Reset(failure.reason)),
+    };
+    let mut stream = attached
+        .start(head, body.is_empty())
+        .map_err(|e| CallError::Reset(e.reason))?;
+    let mut rest = Buffer::from(body);
+    while !rest.is_empty() {
+        poll_fn(|cx| stream.stream().poll_send_data(cx, &mut rest, true))
+            .await
+            .map_err(|e| CallError::Reset(e.reason))?;
+    }
+    poll_fn(|cx| stream.stream().poll_flush(cx))
+        .await
+        .map_err(|e| CallError::Reset(e.reason))?;
+    let (head, ended) = response_head(&mut stream).await?;
+    let body = if ended {
+        Bytes::new()
+    } else {
+        response_body(&mut stream).await?
+    };
+    Ok(CallResponse { head, body })
+}
+
+async fn response_head(stream: &mut UpstreamStream) -> Result<(ResponseHead, bool), CallError> {
+    loop {
+        match poll_fn(|cx| stream.stream().poll_head(cx))
+            .await
+            .map_err(|e| CallError::Reset(e.reason))?
+        {
+            HeadEvent::Informational(_) => {}
+            HeadEvent::Final { head, end_stream } => return Ok((head, end_stream)),
+        }
+    }
+}
+
+async fn response_body(stream: &mut UpstreamStream) -> Result<Bytes, CallError> {
+    let mut body = Buffer::new();
+    loop {
+        match poll_fn(|cx| stream.stream().poll_recv(cx))
+            .await
+            .map_err(|e| CallError::Reset(e.reason))?
+        {
+            BodyEvent::Data { bytes, end_stream } => {
+                stream.stream().release(bytes.len());
+                body.push(bytes);
+                if body.len() > CALL_LIMIT {
+                    return Err(CallError::TooLarge);
+                }
+                if end_stream {
+                    return Ok(body.to_bytes());
+                }
+            }
+            BodyEvent::Trailers(_) | BodyEvent::End => return Ok(body.to_bytes()),
+        }
+    }
+}

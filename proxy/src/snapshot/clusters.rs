@@ -1,0 +1,392 @@
+//! Clusters: static, by DNS, and by EDS.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use filter_api::ConfigError;
+use outrigger_config::convert;
+use outrigger_config::ir::{
+    ClusterConfig, DiscoveryConfig, EndpointAddress, EndpointConfig, LoadAssignmentConfig,
+};
+use outrigger_stats::Slab;
+use outrigger_types::Address;
+
+use super::stats::{ClusterManagerStats, ClusterMembershipStats};
+use super::{Applied, Origin, Received, Resolved, Snapshot};
+use crate::server::worker::Change;
+use crate::upstream::cluster::ClusterInfo;
+use crate::upstream::priority_set::PrioritySet;
+
+/// A cluster that is known.
+pub struct ClusterEntry {
+    /// As received.
+    pub received: Received,
+    /// From the bootstrap or from xDS.
+    pub origin: Origin,
+    /// What the workers share.
+    pub info: Arc<ClusterInfo>,
+    /// Its hosts.
+    pub hosts: Arc<PrioritySet>,
+    stats: Slab<ClusterMembershipStats>,
+    /// Addresses of names that DNS has answered.
+    resolved: HashMap<Arc<str>, Vec<std::net::IpAddr>>,
+}
+
+/// An answer of EDS.
+#[derive(Clone, Debug)]
+pub struct Assignment {
+    /// As received.
+    pub received: Received,
+    /// Converted.
+    pub config: Arc<LoadAssignmentConfig>,
+}
+
+impl ClusterEntry {
+    /// The name that EDS is asked for.
+    pub fn eds_name(&self) -> Option<&Arc<str>> {
+        match &self.info.config.discovery {
+            DiscoveryConfig::Eds { service_name, .. } => Some(service_name),
+            _ => None,
+        }
+    }
+
+    fn assignment(&self) -> Option<&LoadAssignmentConfig> {
+        match &self.info.config.discovery {
+            DiscoveryConfig::Static(config)
+            | DiscoveryConfig::StrictDns(config, _)
+            | DiscoveryConfig::LogicalDns(config, _) => Some(config),
+            DiscoveryConfig::Eds { .. } => None,
+        }
+    }
+
+    /// Makes the hosts anew; true if any was added or removed.
+    fn rebuild(&mut self, config: &LoadAssignmentConfig) -> bool {
+        let logical = matches!(self.info.config.discovery, DiscoveryConfig::LogicalDns(..));
+        let resolved = &self.resolved;
+        let lookup = |endpoint: &EndpointConfig| match &endpoint.address {
+            EndpointAddress::Resolved(address) => vec![address.clone()],
+            EndpointAddress::Name { host, port } => {
+                let found = resolved.get(host).map_or(&[][..], Vec::as_slice);
+                let wanted = if logical {
+                    found.get(..1).unwrap_or_default()
+                } else {
+                    found
+                };
+                wanted
+                    .iter()
+                    .map(|ip| Address::Ip((*ip, *port).into()))
+                    .collect()
+            }
+        };
+        let (set, changes) =
+            PrioritySet::build(&self.hosts, config, &self.info.config.lb_common, &lookup);
+        self.hosts = Arc::new(set);
+        self.count_members();
+        if changes.added + changes.removed == 0 {
+            return false;
+        }
+        self.stats.inc(ClusterMembershipStats::membership_change);
+        true
+    }
+
+    fn count_members(&self) {
+        let (all, healthy, degraded) = self.hosts.counts();
+        let set = |id, n: usize| {
+            self.stats
+                .gauge_set(id, i64::try_from(n).unwrap_or(i64::MAX))
+        };
+        set(ClusterMembershipStats::membership_total, all);
+        set(ClusterMembershipStats::membership_healthy, healthy);
+        set(ClusterMembershipStats::membership_degraded, degraded);
+        let heaviest = self.hosts.hosts().map(|h| h.weight()).max().unwrap_or(0);
+        self.stats
+            .gauge_set(ClusterMembershipStats::max_host_weight, i64::from(heaviest));
+    }
+}
+
+impl Snapshot {
+    /// Takes in a cluster.
+    ///
+    /// # Errors
+    /// If it is refused; what there was serves on.
+    pub fn apply_cluster(
+        &mut self,
+        received: Received,
+        origin: Origin,
+    ) -> Result<Applied, ConfigError> {
+        let config = self.convert(|cx| convert::cluster(&received.bytes, cx))?;
+        let name = config.name.clone();
+        if let Some(known) = self.clusters.get(&name) {
+            if known.origin == Origin::Static && origin == Origin::Dynamic {
+                // Envoy's rule: a static cluster cannot be changed by CDS.
+                return Ok(Applied::Unchanged);
+            }
+            let newest = self.warming_clusters.get(&name).unwrap_or(known);
+            if newest.received.bytes == received.bytes {
+                return Ok(Applied::Unchanged);
+            }
+        }
+        let is_new = !self.clusters.contains_key(&name);
+        self.cluster_stats.inc(if is_new {
+            ClusterManagerStats::cluster_added
+        } else {
+            ClusterManagerStats::cluster_modified
+        });
+        let entry = self.cluster_entry(config, received, origin);
+        self.warm_cluster(name, entry);
+        self.count_clusters();
+        Ok(Applied::Changed)
+    }
+
+    fn cluster_entry(
+        &self,
+        config: ClusterConfig,
+        received: Received,
+        origin: Origin,
+    ) -> ClusterEntry {
+        let info = ClusterInfo::new(Arc::new(config), &self.store);
+        ClusterEntry {
+            stats: info.scope.slab(),
+            received,
+            origin,
+            info,
+            hosts: Arc::default(),
+            resolved: HashMap::new(),
+        }
+    }
+
+    /// Publishes a cluster whose hosts are known; another waits for them.
+    fn warm_cluster(&mut self, name: Arc<str>, mut entry: ClusterEntry) {
+        if let Some(old) = self.clusters.get(&name) {
+            // Hosts that stay keep their identity and their counts.
+            entry.hosts = old.hosts.clone();
+            entry.resolved.clone_from(&old.resolved);
+        }
+        let known = match entry.eds_name() {
+            Some(service) => self.assignments.get(service).map(|a| a.config.clone()),
+            None => entry.assignment().cloned().map(Arc::new),
+        };
+        let names = entry.assignment().map(dns_names).unwrap_or_default();
+        let resolved = names.iter().all(|n| entry.resolved.contains_key(n));
+        if !names.is_empty()
+            && let DiscoveryConfig::StrictDns(_, dns) | DiscoveryConfig::LogicalDns(_, dns) =
+                &entry.info.config.discovery
+        {
+            self.resolver.watch(&name, &names, dns);
+        }
+        match known {
+            Some(config) if resolved => {
+                entry.rebuild(&config);
+                self.warming_clusters.remove(&name);
+                self.publish_cluster(name, entry);
+            }
+            _ => {
+                self.warming_clusters.insert(name, entry);
+            }
+        }
+    }
+
+    fn publish_cluster(&mut self, name: Arc<str>, entry: ClusterEntry) {
+        self.pending
+            .push(Change::Cluster(entry.info.clone(), entry.hosts.clone()));
+        self.cluster_stats.inc(ClusterManagerStats::cluster_updated);
+        self.clusters.insert(name, entry);
+    }
+
+    /// Takes away a cluster that xDS had sent.
+    pub fn remove_cluster(&mut self, name: &str) {
+        if self
+            .clusters
+            .get(name)
+            .is_some_and(|c| c.origin == Origin::Static)
+        {
+            return;
+        }
+        let warming = self.warming_clusters.remove(name);
+        let active = self.clusters.remove(name);
+        if active.is_some() {
+            self.pending.push(Change::RemoveCluster(name.into()));
+        }
+        if active.is_some() || warming.is_some() {
+            self.resolver.forget(name);
+            self.cluster_stats.inc(ClusterManagerStats::cluster_removed);
+        }
+        let service = active.or(warming).and_then(|c| c.eds_name().cloned());
+        if let Some(service) = service
+            && !self.eds_names().any(|n| *n == service)
+        {
+            self.assignments.remove(&service);
+        }
+        self.count_clusters();
+    }
+
+    /// Takes in an answer of EDS.
+    ///
+    /// # Errors
+    /// If it is refused; the hosts there were stay.
+    pub fn apply_assignment(&mut self, received: Received) -> Result<Applied, ConfigError> {
+        let config = self.convert(|cx| convert::load_assignment(&received.bytes, cx))?;
+        let service = config.cluster_name.clone();
+        let unchanged = self
+            .assignments
+            .get(&service)
+            .is_some_and(|a| a.received.bytes == received.bytes);
+        let config = Arc::new(config);
+        self.assignments.insert(
+            service.clone(),
+            Assignment {
+                received,
+                config: config.clone(),
+            },
+        );
+        self.hosts_known(&service, &config);
+        Ok(if unchanged {
+            Applied::Unchanged
+        } else {
+            Applied::Changed
+        })
+    }
+
+    /// EDS will not answer in time, or has nothing of that name: those who wait
+    /// go on without hosts, as in Envoy.
+    pub fn assignment_timed_out(&mut self, service: &str) {
+        let empty = LoadAssignmentConfig {
+            cluster_name: service.into(),
+            localities: Vec::new(),
+            overprovisioning_factor: 140,
+            drop_overloads: Vec::new(),
+            endpoint_stale_after: None,
+            weighted_priority_health: false,
+        };
+        self.finish_warming(service, &empty);
+    }
+
+    fn hosts_known(&mut self, service: &str, config: &LoadAssignmentConfig) {
+        let users: Vec<Arc<str>> = self
+            .clusters
+            .iter()
+            .filter(|(_, c)| c.eds_name().is_some_and(|n| **n == *service))
+            .map(|(n, _)| n.clone())
+            .collect();
+        for name in users {
+            let Some(cluster) = self.clusters.get_mut(&name) else {
+                continue;
+            };
+            cluster.stats.inc(ClusterMembershipStats::update_success);
+            let before = cluster.hosts.clone();
+            cluster.rebuild(config);
+            if !Arc::ptr_eq(&before, &cluster.hosts) {
+                self.pending
+                    .push(Change::Hosts(name, cluster.hosts.clone()));
+            }
+        }
+        self.finish_warming(service, config);
+    }
+
+    fn finish_warming(&mut self, service: &str, config: &LoadAssignmentConfig) {
+        let waiting: Vec<Arc<str>> = self
+            .warming_clusters
+            .iter()
+            .filter(|(_, c)| c.eds_name().is_some_and(|n| **n == *service))
+            .map(|(n, _)| n.clone())
+            .collect();
+        for name in waiting {
+            if let Some(mut entry) = self.warming_clusters.remove(&name) {
+                entry.rebuild(config);
+                self.publish_cluster(name, entry);
+            }
+        }
+        self.count_clusters();
+    }
+
+    /// Takes in an answer of DNS.
+    pub fn apply_resolved(&mut self, answer: Resolved) {
+        let Some(entry) = self
+            .warming_clusters
+            .get_mut(&answer.cluster)
+            .or_else(|| self.clusters.get_mut(&answer.cluster))
+        else {
+            return;
+        };
+        entry.stats.inc(ClusterMembershipStats::update_attempt);
+        match answer.addresses {
+            Ok(addresses) => {
+                entry.stats.inc(if addresses.is_empty() {
+                    ClusterMembershipStats::update_empty
+                } else {
+                    ClusterMembershipStats::update_success
+                });
+                entry.resolved.insert(answer.host, addresses);
+            }
+            Err(error) => {
+                tracing::debug!(target: "upstream", cluster = %answer.cluster, %error, "DNS look-up failed");
+                entry.stats.inc(ClusterMembershipStats::update_failure);
+                // A failed look-up ends warming, but takes no host away.
+                entry.resolved.entry(answer.host).or_default();
+            }
+        }
+        let Some(config) = entry.assignment().cloned() else {
+            return;
+        };
+        let ready = dns_names(&config)
+            .iter()
+            .all(|n| entry.resolved.contains_key(n));
+        let changed = entry.rebuild(&config);
+        let hosts = entry.hosts.clone();
+        if ready && let Some(entry) = self.warming_clusters.remove(&answer.cluster) {
+            self.publish_cluster(answer.cluster, entry);
+            self.count_clusters();
+        } else if changed && self.clusters.contains_key(&answer.cluster) {
+            self.pending.push(Change::Hosts(answer.cluster, hosts));
+        }
+    }
+
+    /// Names that EDS is to be asked for, of active and warming clusters.
+    pub fn eds_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.clusters
+            .values()
+            .chain(self.warming_clusters.values())
+            .filter_map(ClusterEntry::eds_name)
+    }
+
+    /// Active clusters by name.
+    pub fn clusters(&self) -> impl Iterator<Item = &ClusterEntry> {
+        self.clusters.values()
+    }
+
+    /// Clusters that wait for their hosts.
+    pub fn warming_clusters(&self) -> impl Iterator<Item = &ClusterEntry> {
+        self.warming_clusters.values()
+    }
+
+    /// EDS answers by service name.
+    pub fn assignments(&self) -> impl Iterator<Item = (&Arc<str>, &Assignment)> {
+        self.assignments.iter()
+    }
+
+    fn count_clusters(&self) {
+        let set = |id, n: usize| {
+            self.cluster_stats
+                .gauge_set(id, i64::try_from(n).unwrap_or(i64::MAX))
+        };
+        set(ClusterManagerStats::active_clusters, self.clusters.len());
+        set(
+            ClusterManagerStats::warming_clusters,
+            self.warming_clusters.len(),
+        );
+    }
+}
+
+/// The DNS names among the endpoints.
+fn dns_names(config: &LoadAssignmentConfig) -> Vec<Arc<str>> {
+    let endpoints = config.localities.iter().flat_map(|l| &l.endpoints);
+    let mut names: Vec<Arc<str>> = endpoints
+        .filter_map(|e| match &e.address {
+            EndpointAddress::Name { host, .. } => Some(host.clone()),
+            EndpointAddress::Resolved(_) => None,
+        })
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}

@@ -1,0 +1,247 @@
+//! Listeners: bound before they are acknowledged, warm once their routes are
+//! known, and updated without touching the connections of chains that stay.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use filter_api::ConfigError;
+use outrigger_config::convert;
+use outrigger_config::ir::{ListenerConfig, NetworkTerminal, RouteSource, TrafficDirection};
+
+use super::stats::ListenerManagerStats;
+use super::{Applied, Origin, Received, Snapshot};
+use crate::listener::{ListenerSockets, ListenerSpec};
+use crate::server::worker::Change;
+
+/// A listener that is known.
+pub struct ListenerEntry {
+    /// As received.
+    pub received: Received,
+    /// From the bootstrap or from xDS.
+    pub origin: Origin,
+    /// What the workers run.
+    pub spec: Arc<ListenerSpec>,
+    /// Its sockets.
+    pub sockets: Arc<ListenerSockets>,
+    /// Routes that will not come in time are not waited for.
+    given_up: BTreeSet<Arc<str>>,
+}
+
+impl ListenerEntry {
+    /// Names of the route configurations that it takes from RDS.
+    pub fn rds_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        let config = &self.spec.config;
+        let chains = config
+            .filter_chains
+            .iter()
+            .chain(&config.default_filter_chain);
+        chains.filter_map(|chain| match &chain.terminal {
+            NetworkTerminal::Http(hcm) => match &hcm.routes {
+                RouteSource::Rds { name, .. } => Some(name),
+                RouteSource::Inline(_) => None,
+            },
+            NetworkTerminal::None => None,
+        })
+    }
+}
+
+impl Snapshot {
+    /// Takes in a listener: binds it if its address is new, and publishes it
+    /// once its routes are known.
+    ///
+    /// # Errors
+    /// If it is refused, or its address cannot be bound; what there was serves
+    /// on.
+    pub fn apply_listener(
+        &mut self,
+        received: Received,
+        origin: Origin,
+    ) -> Result<Applied, ConfigError> {
+        let config = self.convert(|cx| convert::listener(&received.bytes, cx))?;
+        let name = config.name.clone();
+        let newest = self
+            .warming_listeners
+            .get(&name)
+            .or_else(|| self.listeners.get(&name));
+        if let Some(known) = newest {
+            let fixed = known.origin == Origin::Static && origin == Origin::Dynamic;
+            if fixed || known.received.bytes == received.bytes {
+                return Ok(Applied::Unchanged);
+            }
+        }
+        let is_new = newest.is_none();
+        let kept = newest
+            .filter(|l| same_binding(&l.spec.config, &config))
+            .map(|l| l.sockets.clone());
+        let sockets = match kept {
+            Some(sockets) => sockets,
+            None => self.bind(&config)?,
+        };
+        let bound = sockets
+            .bound()
+            .first()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let spec = ListenerSpec::new(Arc::new(config), &bound);
+        self.listener_stats.inc(if is_new {
+            ListenerManagerStats::listener_added
+        } else {
+            ListenerManagerStats::listener_modified
+        });
+        let entry = ListenerEntry {
+            received,
+            origin,
+            spec,
+            sockets,
+            given_up: BTreeSet::new(),
+        };
+        if self.has_routes(&entry) {
+            self.warming_listeners.remove(&name);
+            self.publish_listener(name, entry);
+        } else {
+            self.warming_listeners.insert(name, entry);
+        }
+        self.count_listeners();
+        Ok(Applied::Changed)
+    }
+
+    fn bind(&self, config: &ListenerConfig) -> Result<Arc<ListenerSockets>, ConfigError> {
+        match ListenerSockets::bind(config, self.workers.len()) {
+            Ok(sockets) => Ok(Arc::new(sockets)),
+            Err(reason) => {
+                self.listener_stats
+                    .inc(ListenerManagerStats::listener_create_failure);
+                let path = format!("listener \"{}\"", config.name);
+                Err(ConfigError::field("address", reason).within(path))
+            }
+        }
+    }
+
+    fn has_routes(&self, entry: &ListenerEntry) -> bool {
+        entry
+            .rds_names()
+            .all(|n| self.routes.contains_key(n) || entry.given_up.contains(n))
+    }
+
+    fn publish_listener(&mut self, name: Arc<str>, entry: ListenerEntry) {
+        self.pending
+            .push(Change::Listener(entry.spec.clone(), entry.sockets.clone()));
+        for _ in &self.workers {
+            self.listener_stats
+                .inc(ListenerManagerStats::listener_create_success);
+        }
+        self.listeners.insert(name, entry);
+    }
+
+    /// Publishes the listeners that waited only for routes that are known now.
+    pub(super) fn routes_known(&mut self) {
+        let ready: Vec<Arc<str>> = self
+            .warming_listeners
+            .iter()
+            .filter(|(_, entry)| self.has_routes(entry))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in ready {
+            if let Some(entry) = self.warming_listeners.remove(&name) {
+                self.publish_listener(name, entry);
+            }
+        }
+        self.count_listeners();
+    }
+
+    /// RDS will not answer in time: those who wait go on without routes.
+    pub fn routes_timed_out(&mut self, name: &Arc<str>) {
+        for entry in self.warming_listeners.values_mut() {
+            if entry.spec.config.filter_chains.is_empty() {
+                continue;
+            }
+            entry.given_up.insert(name.clone());
+        }
+        self.routes_known();
+    }
+
+    /// Takes away a listener that xDS had sent; its connections drain.
+    pub fn remove_listener(&mut self, name: &str) {
+        if self
+            .listeners
+            .get(name)
+            .is_some_and(|l| l.origin == Origin::Static)
+        {
+            return;
+        }
+        let warming = self.warming_listeners.remove(name).is_some();
+        let active = self.listeners.remove(name).is_some();
+        if active {
+            self.pending.push(Change::RemoveListener(name.into()));
+        }
+        if active || warming {
+            self.listener_stats
+                .inc(ListenerManagerStats::listener_removed);
+        }
+        self.count_listeners();
+    }
+
+    /// Asks the connections of listeners to end; `inbound_only` leaves out those
+    /// of another direction.
+    pub fn drain_listeners(&mut self, inbound_only: bool) {
+        self.each_listener(inbound_only, Change::DrainListener);
+    }
+
+    /// Listeners accept no more.
+    pub fn stop_listeners(&mut self, inbound_only: bool) {
+        self.each_listener(inbound_only, Change::StopListener);
+        self.listener_stats
+            .inc(ListenerManagerStats::listener_stopped);
+    }
+
+    fn each_listener(&mut self, inbound_only: bool, change: impl Fn(Arc<str>) -> Change) {
+        for (name, entry) in &self.listeners {
+            let inbound = entry.spec.config.traffic_direction == TrafficDirection::Inbound;
+            if inbound || !inbound_only {
+                self.pending.push(change(name.clone()));
+            }
+        }
+    }
+
+    /// Names that RDS is to be asked for, of active and warming listeners.
+    pub fn rds_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.listeners
+            .values()
+            .chain(self.warming_listeners.values())
+            .flat_map(ListenerEntry::rds_names)
+    }
+
+    /// Active listeners.
+    pub fn listeners(&self) -> impl Iterator<Item = &ListenerEntry> {
+        self.listeners.values()
+    }
+
+    /// Listeners that wait for their routes.
+    pub fn warming_listeners(&self) -> impl Iterator<Item = &ListenerEntry> {
+        self.warming_listeners.values()
+    }
+
+    fn count_listeners(&self) {
+        let set = |id, n: usize| {
+            self.listener_stats
+                .gauge_set(id, i64::try_from(n).unwrap_or(i64::MAX))
+        };
+        set(
+            ListenerManagerStats::total_listeners_active,
+            self.listeners.len(),
+        );
+        set(
+            ListenerManagerStats::total_listeners_warming,
+            self.warming_listeners.len(),
+        );
+    }
+}
+
+/// Whether an update may keep the sockets.
+fn same_binding(old: &ListenerConfig, new: &ListenerConfig) -> bool {
+    old.addresses == new.addresses
+        && old.bind_to_port == new.bind_to_port
+        && old.enable_reuse_port == new.enable_reuse_port
+        && old.ipv4_compat == new.ipv4_compat
+        && old.tcp_backlog == new.tcp_backlog
+}

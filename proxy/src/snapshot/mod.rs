@@ -1,0 +1,171 @@
+//! Resources, static and from xDS, made into what the workers run.
+//!
+//! Everything here is on the main thread. A resource takes one way, wherever it
+//! came from: bytes (unchanged ones stop here), conversion to the internal
+//! configuration, the store of last good values, warming, and then the changes
+//! for the workers, sent as one [`Update`] a push.
+//!
+//! A cluster by EDS is warm once its hosts are known, a listener once the routes
+//! that it names are. What is warming serves nobody; what it replaces serves on.
+
+mod clusters;
+mod dns;
+mod listeners;
+mod routes;
+mod stats;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use filter_api::{ConfigError, ExtensionRegistry, RuntimeSnapshot};
+use outrigger_config::convert::{ConvertContext, Converted};
+use outrigger_stats::{Slab, Store};
+use tokio::sync::mpsc;
+
+pub use clusters::ClusterEntry;
+pub use dns::{Resolved, Resolver};
+pub use listeners::ListenerEntry;
+pub use routes::RouteEntry;
+
+use crate::server::worker::{Change, Update};
+use stats::{ClusterManagerStats, ListenerManagerStats};
+
+/// Where a resource came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The bootstrap. xDS may not change it.
+    Static,
+    /// xDS.
+    Dynamic,
+}
+
+/// A resource as it was received.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// The serialised message.
+    pub bytes: Bytes,
+    /// The version that the control plane gave; empty for static ones.
+    pub version: Arc<str>,
+    /// When it was received.
+    pub at: SystemTime,
+}
+
+impl Received {
+    /// What was received now.
+    pub fn now(bytes: Bytes, version: &str) -> Self {
+        Self {
+            bytes,
+            version: version.into(),
+            at: SystemTime::now(),
+        }
+    }
+}
+
+/// What became of a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// It is what there was.
+    Unchanged,
+    /// It is new or other, and serves or warms.
+    Changed,
+}
+
+/// All resources, and the way to the workers.
+pub struct Snapshot {
+    store: Store,
+    registry: Arc<dyn ExtensionRegistry>,
+    reject_unknown: bool,
+    workers: Vec<mpsc::UnboundedSender<Update>>,
+    pending: Vec<Change>,
+    clusters: BTreeMap<Arc<str>, ClusterEntry>,
+    /// A changed version of a cluster that is warming.
+    warming_clusters: BTreeMap<Arc<str>, ClusterEntry>,
+    listeners: BTreeMap<Arc<str>, ListenerEntry>,
+    warming_listeners: BTreeMap<Arc<str>, ListenerEntry>,
+    routes: BTreeMap<Arc<str>, RouteEntry>,
+    /// EDS answers by service name, kept over updates of the cluster.
+    assignments: BTreeMap<Arc<str>, clusters::Assignment>,
+    resolver: Resolver,
+    cluster_stats: Slab<ClusterManagerStats>,
+    listener_stats: Slab<ListenerManagerStats>,
+    workers_started: bool,
+}
+
+impl Snapshot {
+    /// Nothing yet. `resolver` looks up DNS names for clusters that need it.
+    pub fn new(
+        store: &Store,
+        registry: Arc<dyn ExtensionRegistry>,
+        workers: Vec<mpsc::UnboundedSender<Update>>,
+        resolver: Resolver,
+        reject_unknown: bool,
+    ) -> Self {
+        Self {
+            cluster_stats: store.scope("cluster_manager.").slab(),
+            listener_stats: store.scope("listener_manager.").slab(),
+            store: store.clone(),
+            registry,
+            reject_unknown,
+            workers,
+            pending: Vec::new(),
+            clusters: BTreeMap::new(),
+            warming_clusters: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            warming_listeners: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            assignments: BTreeMap::new(),
+            resolver,
+            workers_started: false,
+        }
+    }
+
+    /// Sends what has changed since the last time to every worker.
+    pub fn publish(&mut self) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let update: Update = Arc::new(std::mem::take(&mut self.pending));
+        for worker in &self.workers {
+            // A worker that is gone has nothing to serve.
+            let _ = worker.send(update.clone());
+        }
+    }
+
+    /// Gives the workers another runtime.
+    pub fn set_runtime(&mut self, runtime: Arc<RuntimeSnapshot>) {
+        self.pending.push(Change::Runtime(runtime));
+    }
+
+    /// Notes that the workers run, for `listener_manager.workers_started`.
+    pub fn note_workers_started(&mut self) {
+        self.workers_started = true;
+        self.listener_stats
+            .gauge_set(ListenerManagerStats::workers_started, 1);
+    }
+
+    /// Whether the workers run.
+    pub fn workers_started(&self) -> bool {
+        self.workers_started
+    }
+
+    fn convert<T>(
+        &self,
+        convert: impl FnOnce(&ConvertContext<'_>) -> Result<Converted<T>, ConfigError>,
+    ) -> Result<T, ConfigError> {
+        let cx = ConvertContext {
+            registry: &*self.registry,
+            store: self.store.clone(),
+            reject_unknown_fields: self.reject_unknown,
+        };
+        let converted = convert(&cx)?;
+        for (path, reason) in &converted.ignored {
+            tracing::debug!(target: "config", path, reason, "field without effect on traffic");
+        }
+        for path in &converted.unknown {
+            tracing::warn!(target: "config", path, "unknown field");
+        }
+        Ok(converted.value)
+    }
+}

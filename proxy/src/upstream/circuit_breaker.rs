@@ -1,0 +1,224 @@
+//! Circuit breakers: limits of a cluster that hold across workers.
+//!
+//! Requests, pending requests and retries are exact: a slot is taken by
+//! compare-and-swap. Connections follow Envoy's rule: a pool that has none may
+//! always open one, so that no worker waits on another's idle connection.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use outrigger_config::ir::{CircuitBreakerConfig, RetryBudget};
+
+/// One limited resource.
+#[derive(Debug)]
+pub struct Resource {
+    used: AtomicU64,
+    max: u64,
+}
+
+impl Resource {
+    fn new(max: u32) -> Self {
+        Self {
+            used: AtomicU64::new(0),
+            max: u64::from(max),
+        }
+    }
+
+    /// Slots taken.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Slots left.
+    pub fn remaining(&self) -> u64 {
+        self.max.saturating_sub(self.used())
+    }
+
+    /// Whether no slot is left: the breaker is open.
+    pub fn is_open(&self) -> bool {
+        self.used() >= self.max
+    }
+
+    fn try_take(&self, max: u64) -> bool {
+        self.used
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| {
+                (n < max).then_some(n + 1)
+            })
+            .is_ok()
+    }
+
+    fn take(&self) {
+        self.used.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn give_back(&self) {
+        self.used.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Which of the limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `max_connections`
+    Connections,
+    /// `max_pending_requests`
+    Pending,
+    /// `max_requests`
+    Requests,
+    /// `max_retries`, or the budget.
+    Retries,
+}
+
+/// The limits of one priority of one cluster.
+#[derive(Debug)]
+pub struct CircuitBreaker {
+    connections: Resource,
+    pending: Resource,
+    requests: Resource,
+    retries: Resource,
+    budget: Option<RetryBudget>,
+    /// Whether to publish what is left.
+    pub track_remaining: bool,
+}
+
+impl CircuitBreaker {
+    /// Breakers with these limits, nothing taken.
+    pub fn new(config: &CircuitBreakerConfig) -> Self {
+        Self {
+            connections: Resource::new(config.max_connections),
+            pending: Resource::new(config.max_pending_requests),
+            requests: Resource::new(config.max_requests),
+            retries: Resource::new(config.max_retries),
+            budget: config.retry_budget,
+            track_remaining: config.track_remaining,
+        }
+    }
+
+    /// One of the resources.
+    pub fn resource(&self, kind: Kind) -> &Resource {
+        match kind {
+            Kind::Connections => &self.connections,
+            Kind::Pending => &self.pending,
+            Kind::Requests => &self.requests,
+            Kind::Retries => &self.retries,
+        }
+    }
+
+    /// Retries that are allowed now: fixed, or a share of what is active.
+    pub fn retry_limit(&self) -> u64 {
+        match self.budget {
+            None => self.retries.max,
+            Some(budget) => {
+                let active = self.requests.used() + self.pending.used();
+                let share = (budget.budget_percent / 100.0 * active as f64) as u64;
+                share.max(u64::from(budget.min_retry_concurrency))
+            }
+        }
+    }
+
+    /// Whether the breaker of a resource is open.
+    pub fn is_open(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Retries => self.retries.used() >= self.retry_limit(),
+            _ => self.resource(kind).is_open(),
+        }
+    }
+
+    /// Takes a slot, or none when the breaker is open.
+    pub fn try_acquire(self: &Arc<Self>, kind: Kind) -> Option<BreakerGuard> {
+        let max = match kind {
+            Kind::Retries => self.retry_limit(),
+            _ => self.resource(kind).max,
+        };
+        self.resource(kind).try_take(max).then(|| BreakerGuard {
+            breaker: self.clone(),
+            kind,
+        })
+    }
+
+    /// Takes a slot even when the breaker is open.
+    pub fn acquire(self: &Arc<Self>, kind: Kind) -> BreakerGuard {
+        self.resource(kind).take();
+        BreakerGuard {
+            breaker: self.clone(),
+            kind,
+        }
+    }
+}
+
+/// A slot; dropping it gives it back.
+#[derive(Debug)]
+pub struct BreakerGuard {
+    breaker: Arc<CircuitBreaker>,
+    kind: Kind,
+}
+
+impl Drop for BreakerGuard {
+    fn drop(&mut self) {
+        self.breaker.resource(self.kind).give_back();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn breaker(max: u32, retry_budget: Option<RetryBudget>) -> Arc<CircuitBreaker> {
+        Arc::new(CircuitBreaker::new(&CircuitBreakerConfig {
+            max_connections: max,
+            max_pending_requests: max,
+            max_requests: max,
+            max_retries: max,
+            retry_budget,
+            max_connection_pools: u32::MAX,
+            track_remaining: true,
+            max_connections_per_host: u32::MAX,
+        }))
+    }
+
+    #[test]
+    fn gives_no_more_than_there_is() {
+        let b = breaker(2, None);
+        let first = b.try_acquire(Kind::Requests);
+        let second = b.try_acquire(Kind::Requests);
+        assert!(first.is_some() && second.is_some() && b.is_open(Kind::Requests));
+        assert!(b.try_acquire(Kind::Requests).is_none());
+        drop(first);
+        assert_eq!(b.resource(Kind::Requests).remaining(), 1);
+        assert!(b.try_acquire(Kind::Requests).is_some());
+    }
+
+    #[test]
+    fn a_budget_follows_what_is_active() {
+        let b = breaker(
+            100,
+            Some(RetryBudget {
+                budget_percent: 20.0,
+                min_retry_concurrency: 1,
+            }),
+        );
+        assert_eq!(b.retry_limit(), 1);
+        let held: Vec<_> = (0..50).map(|_| b.acquire(Kind::Requests)).collect();
+        assert_eq!(b.retry_limit(), 10);
+        drop(held);
+        let _one = b.try_acquire(Kind::Retries).unwrap();
+        assert!(b.try_acquire(Kind::Retries).is_none());
+    }
+
+    #[test]
+    fn is_exact_under_contention() {
+        let b = breaker(7, None);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..5_000 {
+                        if let Some(_guard) = b.try_acquire(Kind::Requests) {
+                            assert!(b.resource(Kind::Requests).used() <= 7);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(b.resource(Kind::Requests).used(), 0);
+    }
+}

@@ -1,0 +1,218 @@
+//! A cluster: what all workers share, and what each worker has of its own.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use outrigger_config::ir::{ClusterConfig, RoutingPriority, UpstreamProtocolConfig};
+use outrigger_stats::{Scope, Slab, Store};
+use outrigger_types::Protocol;
+use parking_lot::Mutex;
+
+use super::circuit_breaker::CircuitBreaker;
+use super::code_stats::CodeStats;
+use super::host::Host;
+use super::lb::{Choice, LbContext, LoadBalancer};
+use super::pool::{Acquire, Pool};
+use super::priority_set::PrioritySet;
+use super::stats::ClusterStats;
+use crate::http::codec::{h1, h2};
+use crate::http::codec_options;
+
+/// What is the same on all workers for one version of a cluster.
+#[derive(Debug)]
+pub struct ClusterInfo {
+    /// The configuration.
+    pub config: Arc<ClusterConfig>,
+    /// Its stats, `cluster.<name>.`
+    pub scope: Scope,
+    default_breaker: Arc<CircuitBreaker>,
+    high_breaker: Arc<CircuitBreaker>,
+    h1_options: Arc<h1::Options>,
+    h2_options: Arc<h2::Options>,
+}
+
+impl ClusterInfo {
+    /// The shared part of a configured cluster; its breakers begin empty.
+    pub fn new(config: Arc<ClusterConfig>, store: &Store) -> Arc<Self> {
+        let name = config.alt_stat_name.as_ref().unwrap_or(&config.name);
+        Arc::new(Self {
+            scope: store.scope(&format!("cluster.{name}.")),
+            default_breaker: Arc::new(CircuitBreaker::new(&config.breakers_default)),
+            high_breaker: Arc::new(CircuitBreaker::new(&config.breakers_high)),
+            h1_options: codec_options::h1_client(&config),
+            h2_options: codec_options::h2_client(&config),
+            config,
+        })
+    }
+
+    /// The cluster's name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.config.name
+    }
+
+    /// The name that access logs and stats show.
+    pub fn observability_name(&self) -> &Arc<str> {
+        self.config
+            .alt_stat_name
+            .as_ref()
+            .unwrap_or(&self.config.name)
+    }
+
+    /// The breakers of a priority.
+    pub fn breaker(&self, priority: RoutingPriority) -> &Arc<CircuitBreaker> {
+        match priority {
+            RoutingPriority::Default => &self.default_breaker,
+            RoutingPriority::High => &self.high_breaker,
+        }
+    }
+
+    /// Streams that one connection may carry at a time, as configured.
+    pub fn streams_per_connection(&self) -> u32 {
+        self.config.http2.max_concurrent_streams
+    }
+
+    /// The protocol to speak for a request that came in `downstream`.
+    pub fn protocol(&self, downstream: Protocol) -> Protocol {
+        match self.config.protocol {
+            UpstreamProtocolConfig::Http1 | UpstreamProtocolConfig::Auto => Protocol::Http11,
+            UpstreamProtocolConfig::Http2 => Protocol::Http2,
+            UpstreamProtocolConfig::Downstream { http2 } => match downstream {
+                Protocol::Http2 if http2 => Protocol::Http2,
+                _ => Protocol::Http11,
+            },
+        }
+    }
+
+    /// Options of the HTTP/1 codec.
+    pub fn h1_options(&self) -> Arc<h1::Options> {
+        self.h1_options.clone()
+    }
+
+    /// Options of the HTTP/2 codec.
+    pub fn h2_options(&self) -> Arc<h2::Options> {
+        self.h2_options.clone()
+    }
+}
+
+/// The host by identity, not by address: a host that was replaced gets new pools.
+type PoolKey = (usize, RoutingPriority, Protocol);
+
+/// A cluster on one worker: its stats cells, its balancer and its pools.
+#[derive(Debug)]
+pub struct WorkerCluster {
+    /// The shared part.
+    pub info: Arc<ClusterInfo>,
+    /// This worker's cells.
+    pub stats: Slab<ClusterStats>,
+    codes: CodeStats,
+    lb: Mutex<LoadBalancer>,
+    pools: Mutex<HashMap<PoolKey, Arc<Pool>>>,
+}
+
+impl WorkerCluster {
+    /// A cluster with its first hosts.
+    pub fn new(info: Arc<ClusterInfo>, hosts: Arc<PrioritySet>, seed: u64) -> Arc<Self> {
+        let config = &info.config;
+        let lb = LoadBalancer::new(config.lb.clone(), config.lb_common.clone(), hosts, seed);
+        Arc::new(Self {
+            stats: info.scope.slab::<ClusterStats>(),
+            codes: CodeStats::new(info.scope.clone(), "upstream_rq"),
+            lb: Mutex::new(lb),
+            pools: Mutex::default(),
+            info,
+        })
+    }
+
+    /// The hosts in use.
+    pub fn hosts(&self) -> Arc<PrioritySet> {
+        self.lb.lock().hosts().clone()
+    }
+
+    /// Counts the status of a response that goes downstream.
+    pub fn charge_code(&self, code: u16, internal: bool) {
+        self.codes.charge(code, internal);
+    }
+
+    /// Counts the status of a response that is retried.
+    pub fn charge_retry_code(&self, code: u16) {
+        self.codes.charge_retry(code);
+    }
+
+    /// Records the time from the end of the request to the end of the response.
+    pub fn record_time(&self, time: Duration, internal: bool) {
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.stats.record(ClusterStats::upstream_rq_time, millis);
+        self.codes.record_time(time, internal);
+    }
+
+    /// Takes over new hosts; pools of those that are gone are drained.
+    pub fn update_hosts(&self, hosts: Arc<PrioritySet>, seed: u64) {
+        let close_all = self
+            .info
+            .config
+            .lb_common
+            .close_connections_on_host_set_change;
+        let kept: HashSet<usize> = if close_all {
+            HashSet::new()
+        } else {
+            hosts.hosts().map(identity).collect()
+        };
+        self.lb.lock().update(hosts, seed);
+        let gone: Vec<Arc<Pool>> = {
+            let mut pools = self.pools.lock();
+            let keys: Vec<PoolKey> = pools
+                .keys()
+                .filter(|(host, ..)| !kept.contains(host))
+                .copied()
+                .collect();
+            keys.iter().filter_map(|key| pools.remove(key)).collect()
+        };
+        for pool in gone {
+            pool.drain();
+        }
+    }
+
+    /// Drains every pool: the cluster is gone.
+    pub fn drain(&self) {
+        let pools = std::mem::take(&mut *self.pools.lock());
+        for pool in pools.into_values() {
+            pool.drain();
+        }
+    }
+
+    /// Chooses a host.
+    pub fn choose(&self, cx: &LbContext<'_>) -> Choice {
+        let choice = self.lb.lock().choose(cx, &mut rand::random);
+        if choice.panic {
+            self.stats.inc(ClusterStats::lb_healthy_panic);
+        }
+        if choice.host.is_none() {
+            self.stats.inc(ClusterStats::upstream_cx_none_healthy);
+        }
+        choice
+    }
+
+    /// Asks for a stream to a host.
+    pub fn acquire(
+        self: &Arc<Self>,
+        host: &Arc<Host>,
+        priority: RoutingPriority,
+        protocol: Protocol,
+    ) -> Acquire {
+        let key = (identity(host), priority, protocol);
+        let pool = self
+            .pools
+            .lock()
+            .entry(key)
+            .or_insert_with(|| Pool::new(self, host.clone(), priority, protocol))
+            .clone();
+        pool.acquire(self)
+    }
+}
+
+/// A host's address in memory; its pool keeps the host alive, so that it is not
+/// used for another.
+fn identity(host: &Arc<Host>) -> usize {
+    Arc::as_ptr(host).addr()
+}

@@ -1,0 +1,126 @@
+//! Hosts: one endpoint of a cluster, with the state that outlives an update.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
+
+use outrigger_config::ir::{EndpointConfig, HealthStatus, Locality};
+use outrigger_types::{Address, Metadata};
+
+/// What a host can be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Takes load.
+    Healthy,
+    /// Takes load when too few hosts are healthy.
+    Degraded,
+    /// Takes load only in panic.
+    Unhealthy,
+}
+
+/// Counts of one host over all workers, as `/clusters` prints them.
+#[derive(Debug, Default)]
+pub struct HostStats {
+    /// Requests under way. The least request balancer reads it.
+    pub rq_active: AtomicU32,
+    /// Requests begun.
+    pub rq_total: AtomicU64,
+    /// Requests answered without an error.
+    pub rq_success: AtomicU64,
+    /// Requests answered by a 5xx or not at all.
+    pub rq_error: AtomicU64,
+    /// Requests that timed out.
+    pub rq_timeout: AtomicU64,
+    /// Connections open.
+    pub cx_active: AtomicU64,
+    /// Connections opened.
+    pub cx_total: AtomicU64,
+    /// Connections that failed.
+    pub cx_connect_fail: AtomicU64,
+}
+
+/// One endpoint. It keeps its identity over updates of the cluster's hosts, and
+/// with it its pools and counts.
+#[derive(Debug)]
+pub struct Host {
+    /// Where it is.
+    pub address: Address,
+    /// Its host name; empty for none.
+    pub hostname: Arc<str>,
+    /// Its locality.
+    pub locality: Locality,
+    /// Its priority.
+    pub priority: u32,
+    /// Endpoint metadata.
+    pub metadata: Option<Arc<Metadata>>,
+    /// When it was first seen.
+    pub created: Instant,
+    /// Its counts.
+    pub stats: HostStats,
+    weight: AtomicU32,
+    status: AtomicU8,
+}
+
+impl Host {
+    /// A host at a resolved address.
+    pub fn new(
+        address: Address,
+        endpoint: &EndpointConfig,
+        locality: Locality,
+        priority: u32,
+    ) -> Self {
+        Self {
+            address,
+            hostname: endpoint.hostname.clone(),
+            locality,
+            priority,
+            metadata: endpoint.metadata.clone(),
+            created: Instant::now(),
+            stats: HostStats::default(),
+            weight: AtomicU32::new(endpoint.weight.max(1)),
+            status: AtomicU8::new(endpoint.health as u8),
+        }
+    }
+
+    /// Its weight, from 1.
+    pub fn weight(&self) -> u32 {
+        self.weight.load(Ordering::Relaxed)
+    }
+
+    /// The status that the control plane gave.
+    pub fn status(&self) -> HealthStatus {
+        match self.status.load(Ordering::Relaxed) {
+            1 => HealthStatus::Healthy,
+            2 => HealthStatus::Unhealthy,
+            3 => HealthStatus::Draining,
+            4 => HealthStatus::Timeout,
+            5 => HealthStatus::Degraded,
+            _ => HealthStatus::Unknown,
+        }
+    }
+
+    /// What it can be used for.
+    pub fn health(&self) -> Health {
+        match self.status() {
+            HealthStatus::Unknown | HealthStatus::Healthy => Health::Healthy,
+            HealthStatus::Degraded => Health::Degraded,
+            HealthStatus::Unhealthy | HealthStatus::Draining | HealthStatus::Timeout => {
+                Health::Unhealthy
+            }
+        }
+    }
+
+    /// Takes over what may change without a new identity.
+    pub fn update(&self, weight: u32, status: HealthStatus) {
+        self.weight.store(weight.max(1), Ordering::Relaxed);
+        self.status.store(status as u8, Ordering::Relaxed);
+    }
+
+    /// Whether an endpoint of an update is this host.
+    pub fn is_same(&self, endpoint: &EndpointConfig, locality: &Locality, priority: u32) -> bool {
+        self.priority == priority
+            && self.hostname == endpoint.hostname
+            && self.locality == *locality
+            && self.metadata == endpoint.metadata
+    }
+}

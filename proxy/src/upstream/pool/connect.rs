@@ -1,0 +1,261 @@
+//! Opening a connection, and what runs as long as it is open.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use outrigger_types::{Address, Protocol, ResetReason};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpSocket, UnixStream};
+use tokio::time::{Instant as TimerInstant, sleep_until};
+
+use super::{ConnectionMeta, OpenH2, Pool, PooledH1, millis_since};
+use crate::http::codec::{h1, h2};
+use crate::network::io::Io;
+use crate::upstream::circuit_breaker::BreakerGuard;
+use crate::upstream::cluster::{ClusterInfo, WorkerCluster};
+use crate::upstream::stats::ClusterStats;
+
+/// Opens a connection for a pool and, for HTTP/2, drives it to its end.
+pub(super) async fn run(pool: Arc<Pool>, cluster: Arc<WorkerCluster>, guard: BreakerGuard) {
+    let started = Instant::now();
+    let meta = |local| {
+        Arc::new(ConnectionMeta::new(
+            &cluster,
+            &pool.host,
+            pool.protocol,
+            local,
+            guard,
+        ))
+    };
+    let dialled = tokio::time::timeout(
+        cluster.info.config.connect_timeout,
+        dial(&pool.host.address, &cluster.info),
+    );
+    match dialled.await {
+        Ok(Ok(io)) => {
+            cluster
+                .stats
+                .record(ClusterStats::upstream_cx_connect_ms, millis_since(started));
+            let meta = meta(io.local_address().ok());
+            match pool.protocol {
+                Protocol::Http2 => drive_h2(&pool, &cluster, io, meta).await,
+                Protocol::Http10 | Protocol::Http11 => offer_h1(&pool, &cluster, io, meta),
+            }
+        }
+        Ok(Err(error)) => {
+            meta(None).note_close(true);
+            let why = format!("delayed connect error: {}", describe(&error));
+            fail(&pool, &cluster, ResetReason::ConnectionFailure, &why);
+        }
+        Err(_elapsed) => {
+            cluster.stats.inc(ClusterStats::upstream_cx_connect_timeout);
+            meta(None).note_close(false);
+            fail(&pool, &cluster, ResetReason::ConnectionTimeout, "");
+        }
+    }
+}
+
+/// The system's words for an error, as Envoy quotes them.
+fn describe(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(at) => text[..at].to_owned(),
+        None => text,
+    }
+}
+
+fn fail(pool: &Arc<Pool>, cluster: &WorkerCluster, reason: ResetReason, why: &str) {
+    cluster.stats.inc(ClusterStats::upstream_cx_connect_fail);
+    pool.host
+        .stats
+        .cx_connect_fail
+        .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    pool.inner.lock().connecting -= 1;
+    pool.fail_pending(cluster, reason, why);
+}
+
+async fn dial(address: &Address, info: &ClusterInfo) -> io::Result<Io> {
+    match address {
+        Address::Ip(addr) => {
+            let socket = if addr.is_ipv4() {
+                TcpSocket::new_v4()?
+            } else {
+                TcpSocket::new_v6()?
+            };
+            if let Some(source) = info.config.bind_source {
+                socket.bind(source)?;
+            }
+            let stream = socket.connect(*addr).await?;
+            stream.set_nodelay(true)?;
+            if let Some(keepalive) = &info.config.tcp_keepalive {
+                SockRef::from(&stream).set_tcp_keepalive(&socket_keepalive(keepalive))?;
+            }
+            Ok(Io::from(stream))
+        }
+        Address::Pipe(path) => UnixStream::connect(&**path).await.map(Io::from),
+        Address::Internal(..) => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "internal address",
+        )),
+    }
+}
+
+/// The socket options of a configured keep-alive.
+pub(crate) fn socket_keepalive(config: &outrigger_config::ir::TcpKeepalive) -> TcpKeepalive {
+    let mut keepalive = TcpKeepalive::new();
+    if let Some(time) = config.time {
+        keepalive = keepalive.with_time(time);
+    }
+    if let Some(interval) = config.interval {
+        keepalive = keepalive.with_interval(interval);
+    }
+    if let Some(probes) = config.probes {
+        keepalive = keepalive.with_retries(probes);
+    }
+    keepalive
+}
+
+fn offer_h1(pool: &Arc<Pool>, cluster: &Arc<WorkerCluster>, io: Io, meta: Arc<ConnectionMeta>) {
+    let connection = h1::ClientConnection::new(io, cluster.info.h1_options());
+    pool.inner.lock().connecting -= 1;
+    pool.store_idle(PooledH1 {
+        connection: Box::new(connection),
+        meta,
+    });
+    pool.serve_pending();
+}
+
+async fn drive_h2(
+    pool: &Arc<Pool>,
+    cluster: &Arc<WorkerCluster>,
+    io: Io,
+    meta: Arc<ConnectionMeta>,
+) {
+    let handshake = h2::ClientConnection::handshake(io, cluster.info.h2_options());
+    let (mut driver, handle) = match handshake.await {
+        Ok(parts) => parts,
+        Err(error) => {
+            meta.note_close(true);
+            drop(meta);
+            return fail(
+                pool,
+                cluster,
+                ResetReason::ConnectionFailure,
+                error.details(),
+            );
+        }
+    };
+    {
+        let mut inner = pool.inner.lock();
+        inner.connecting -= 1;
+        if !inner.draining {
+            inner.open.push(OpenH2 {
+                handle,
+                meta: meta.clone(),
+            });
+        }
+    }
+    pool.serve_pending();
+    let mut limits = Limits::new(&cluster.info, &meta);
+    loop {
+        tokio::select! {
+            end = &mut driver => {
+                let by_peer = matches!(end, Err(h2::ConnError::Lost | h2::ConnError::GoAway { .. }));
+                meta.note_close(by_peer || pool.is_open(&meta));
+                if matches!(end, Err(h2::ConnError::Protocol { .. } | h2::ConnError::Flood(_))) {
+                    cluster.stats.inc(ClusterStats::upstream_cx_protocol_error);
+                }
+                break;
+            }
+            () = limits.wait() => {
+                if let Some(stat) = limits.check(&meta) {
+                    cluster.stats.inc(stat);
+                    pool.stop_using(&meta);
+                }
+            }
+        }
+    }
+    pool.stop_using(&meta);
+    if !pool.inner.lock().pending.is_empty() {
+        pool.open_if_needed(cluster);
+    }
+}
+
+impl Pool {
+    /// Whether an HTTP/2 connection is still in use: then it was not this side
+    /// that ended it.
+    fn is_open(&self, meta: &Arc<ConnectionMeta>) -> bool {
+        self.inner
+            .lock()
+            .open
+            .iter()
+            .any(|c| Arc::ptr_eq(&c.meta, meta))
+    }
+
+    /// Takes an HTTP/2 connection out of use. With its last handle gone the
+    /// codec closes it once its streams have ended.
+    fn stop_using(&self, meta: &Arc<ConnectionMeta>) {
+        let gone = {
+            let mut inner = self.inner.lock();
+            let at = inner.open.iter().position(|c| Arc::ptr_eq(&c.meta, meta));
+            at.map(|at| inner.open.swap_remove(at))
+        };
+        drop(gone);
+    }
+}
+
+/// The idle timeout and the longest life of a connection, on one timer that is
+/// not touched by requests.
+struct Limits {
+    idle: Option<Duration>,
+    end: Option<Instant>,
+    next: Option<Instant>,
+}
+
+impl Limits {
+    fn new(info: &ClusterInfo, meta: &ConnectionMeta) -> Self {
+        let common = &info.config.common_http;
+        let end = common.max_connection_duration.map(|d| meta.opened + d);
+        let mut limits = Self {
+            idle: common.idle_timeout,
+            end,
+            next: None,
+        };
+        limits.arm(meta.opened);
+        limits
+    }
+
+    fn arm(&mut self, idle_since: Instant) {
+        let idle_end = self.idle.map(|t| idle_since + t);
+        self.next = [idle_end, self.end].into_iter().flatten().min();
+    }
+
+    async fn wait(&self) {
+        match self.next {
+            Some(at) => sleep_until(TimerInstant::from_std(at)).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The stat of the limit that was reached, if one was; else waits on.
+    fn check(&mut self, meta: &ConnectionMeta) -> Option<outrigger_stats::CounterId<ClusterStats>> {
+        let now = Instant::now();
+        if self.end.is_some_and(|end| end <= now) {
+            self.end = None;
+            self.idle = None;
+            self.next = None;
+            return Some(ClusterStats::upstream_cx_max_duration_reached);
+        }
+        match (self.idle, meta.idle_since()) {
+            (Some(timeout), Some(since)) if since + timeout <= now => {
+                self.next = None;
+                Some(ClusterStats::upstream_cx_idle_timeout)
+            }
+            (_, since) => {
+                self.arm(since.unwrap_or(now));
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! Connection pools: one for each host, priority and protocol, a worker.
+//!
+//! A pool hands out a stream at once if a connection has room. Otherwise the
+//! request waits, counted by the pending breaker, and a connection is opened if
+//! those that are being opened do not suffice. Envoy's rule holds: a pool that
+//! has no connection may open one even when the connections breaker is open.
+
+mod connect;
+mod idle;
+mod stream;
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use outrigger_config::ir::RoutingPriority;
+use outrigger_types::{Protocol, ResetReason};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::circuit_breaker::{BreakerGuard, CircuitBreaker, Kind};
+use super::cluster::WorkerCluster;
+use super::host::Host;
+use super::stats::ClusterStats;
+use crate::http::codec::{h1, h2};
+
+pub(crate) use connect::socket_keepalive;
+pub use stream::{ConnectionMeta, UpstreamStream};
+
+/// Why a pool could not give a stream.
+#[derive(Clone, Debug)]
+pub struct PoolFailure {
+    /// Overflow, connection failure or timeout.
+    pub reason: ResetReason,
+    /// What the transport said, for the local reply and the access log.
+    pub transport_failure: Option<Box<str>>,
+    /// The host that failed.
+    pub host: Arc<Host>,
+}
+
+/// A connection with room for a stream.
+pub struct Attached {
+    connection: AttachedConnection,
+    requests: BreakerGuard,
+    pool: Arc<Pool>,
+}
+
+enum AttachedConnection {
+    H1(PooledH1),
+    H2(H2Slot),
+}
+
+/// An HTTP/1 connection with what the pool knows of it.
+struct PooledH1 {
+    connection: Box<h1::ClientConnection>,
+    meta: Arc<ConnectionMeta>,
+}
+
+/// A place among the streams of an HTTP/2 connection; freed on drop.
+struct H2Slot {
+    handle: h2::ClientHandle,
+    meta: Arc<ConnectionMeta>,
+    pool: Arc<Pool>,
+}
+
+/// The outcome of asking for a stream.
+pub enum Acquire {
+    /// At once.
+    Ready(Box<Attached>),
+    /// When a connection has room.
+    Pending(PendingStream),
+    /// Never.
+    Failed(PoolFailure),
+}
+
+/// Connections to one host.
+pub struct Pool {
+    cluster: Weak<WorkerCluster>,
+    host: Arc<Host>,
+    protocol: Protocol,
+    breaker: Arc<CircuitBreaker>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    idle: Vec<idle::IdleH1>,
+    /// Connections of HTTP/2 that take new streams.
+    open: Vec<OpenH2>,
+    /// Connections being opened, and the streams they will have room for.
+    connecting: u32,
+    /// HTTP/1 connections that carry a request.
+    busy: u32,
+    pending: VecDeque<PendingEntry>,
+    next_id: u64,
+    /// The host is gone: give nothing back to the pool.
+    draining: bool,
+    sweeper: idle::SweeperState,
+}
+
+struct OpenH2 {
+    handle: h2::ClientHandle,
+    meta: Arc<ConnectionMeta>,
+}
+
+struct PendingEntry {
+    id: u64,
+    reply: oneshot::Sender<Result<Box<Attached>, PoolFailure>>,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool")
+            .field("host", &self.host.address)
+            .field("protocol", &self.protocol)
+            .finish()
+    }
+}
+
+impl Pool {
+    /// An empty pool.
+    pub fn new(
+        cluster: &Arc<WorkerCluster>,
+        host: Arc<Host>,
+        priority: RoutingPriority,
+        protocol: Protocol,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            cluster: Arc::downgrade(cluster),
+            host,
+            protocol,
+            breaker: cluster.info.breaker(priority).clone(),
+            inner: Mutex::default(),
+        })
+    }
+
+    /// The host.
+    pub fn host(&self) -> &Arc<Host> {
+        &self.host
+    }
+
+    /// Asks for a stream.
+    pub fn acquire(self: &Arc<Self>, cluster: &Arc<WorkerCluster>) -> Acquire {
+        if let Some(connection) = self.take_ready() {
+            return match self.breaker.try_acquire(Kind::Requests) {
+                Some(requests) => Acquire::Ready(Box::new(Attached {
+                    connection,
+                    requests,
+                    pool: self.clone(),
+                })),
+                None => {
+                    self.put_back(connection);
+                    self.overflow(cluster)
+                }
+            };
+        }
+        let Some(guard) = self.breaker.try_acquire(Kind::Pending) else {
+            return self.overflow(cluster);
+        };
+        let (reply, receiver) = oneshot::channel();
+        let id = {
+            let mut inner = self.inner.lock();
+            inner.next_id += 1;
+            let id = inner.next_id;
+            inner.pending.push_back(PendingEntry { id, reply });
+            id
+        };
+        cluster.stats.inc(ClusterStats::upstream_rq_pending_total);
+        cluster
+            .stats
+            .gauge_inc(ClusterStats::upstream_rq_pending_active);
+        self.open_if_needed(cluster);
+        Acquire::Pending(PendingStream {
+            receiver,
+            id,
+            pool: self.clone(),
+            cluster: cluster.clone(),
+            _guard: guard,
+        })
+    }
+
+    /// Closes what is idle and gives nothing back any more; streams under way
+    /// end in their own time.
+    pub fn drain(&self) {
+        let (idle, open) = {
+            let mut inner = self.inner.lock();
+            inner.draining = true;
+            (
+                std::mem::take(&mut inner.idle),
+                std::mem::take(&mut inner.open),
+            )
+        };
+        for connection in idle {
+            connection.close_locally();
+        }
+        drop(open);
+    }
+
+    fn overflow(&self, cluster: &WorkerCluster) -> Acquire {
+        cluster
+            .stats
+            .inc(ClusterStats::upstream_rq_pending_overflow);
+        Acquire::Failed(self.failure(ResetReason::Overflow, None))
+    }
+
+    fn failure(&self, reason: ResetReason, transport_failure: Option<Box<str>>) -> PoolFailure {
+        PoolFailure {
+            reason,
+            transport_failure,
+            host: self.host.clone(),
+        }
+    }
+
+    /// A connection that has room now.
+    fn take_ready(self: &Arc<Self>) -> Option<AttachedConnection> {
+        let mut inner = self.inner.lock();
+        match self.protocol {
+            Protocol::Http2 => {
+                if inner.open.iter().any(|c| c.handle.is_draining()) {
+                    inner.open.retain(|c| !c.handle.is_draining());
+                }
+                let at = inner
+                    .open
+                    .iter()
+                    .position(|c| c.meta.active() < c.limit())?;
+                let slot = self.slot(&mut inner, at);
+                Some(AttachedConnection::H2(slot))
+            }
+            Protocol::Http10 | Protocol::Http11 => {
+                while let Some(idle) = inner.idle.pop() {
+                    if let Some(ready) = idle.check() {
+                        inner.busy += 1;
+                        return Some(AttachedConnection::H1(ready));
+                    }
+                }
+                None
+            }
+        }
+    }
+
+    /// Takes a place on the connection at `at`; one that has used up its
+    /// requests takes no more.
+    fn slot(self: &Arc<Self>, inner: &mut Inner, at: usize) -> H2Slot {
+        let connection = &inner.open[at];
+        connection.meta.begin_stream();
+        let slot = H2Slot {
+            handle: connection.handle.clone(),
+            meta: connection.meta.clone(),
+            pool: self.clone(),
+        };
+        if connection.meta.is_used_up() {
+            inner.open.swap_remove(at);
+        }
+        slot
+    }
+
+    fn put_back(self: &Arc<Self>, connection: AttachedConnection) {
+        match connection {
+            AttachedConnection::H1(h1) => self.release_h1(h1),
+            AttachedConnection::H2(slot) => drop(slot),
+        }
+    }
+
+    /// Opens a connection if those being opened will not serve all who wait.
+    fn open_if_needed(self: &Arc<Self>, cluster: &Arc<WorkerCluster>) {
+        loop {
+            let guard = {
+                let mut inner = self.inner.lock();
+                let per_connection = match self.protocol {
+                    Protocol::Http2 => cluster.info.streams_per_connection() as usize,
+                    Protocol::Http10 | Protocol::Http11 => 1,
+                };
+                if inner.pending.len() <= inner.connecting as usize * per_connection {
+                    return;
+                }
+                let guard = match self.breaker.try_acquire(Kind::Connections) {
+                    Some(guard) => guard,
+                    None => {
+                        cluster.stats.inc(ClusterStats::upstream_cx_overflow);
+                        if inner.connecting + inner.busy > 0 || !inner.open.is_empty() {
+                            return;
+                        }
+                        self.breaker.acquire(Kind::Connections)
+                    }
+                };
+                inner.connecting += 1;
+                guard
+            };
+            tokio::spawn(connect::run(self.clone(), cluster.clone(), guard));
+        }
+    }
+
+    /// Gives waiting requests the connections that have room.
+    fn serve_pending(self: &Arc<Self>) {
+        loop {
+            if self.inner.lock().pending.is_empty() {
+                return;
+            }
+            let Some(connection) = self.take_ready() else {
+                return;
+            };
+            let Some(entry) = self.inner.lock().pending.pop_front() else {
+                self.put_back(connection);
+                return;
+            };
+            let outcome = match self.breaker.try_acquire(Kind::Requests) {
+                Some(requests) => Ok(Box::new(Attached {
+                    connection,
+                    requests,
+                    pool: self.clone(),
+                })),
+                None => {
+                    self.put_back(connection);
+                    if let Some(cluster) = self.cluster.upgrade() {
+                        cluster
+                            .stats
+                            .inc(ClusterStats::upstream_rq_pending_overflow);
+                    }
+                    Err(self.failure(ResetReason::Overflow, None))
+                }
+            };
+            // A receiver that is gone drops the stream it would have got, which
+            // gives the connection back.
+            let _ = entry.reply.send(outcome);
+        }
+    }
+
+    /// Fails everybody who waits, as Envoy does when a connection being opened
+    /// fails.
+    fn fail_pending(&self, cluster: &WorkerCluster, reason: ResetReason, why: &str) {
+        let waiting = std::mem::take(&mut self.inner.lock().pending);
+        for entry in waiting {
+            cluster
+                .stats
+                .inc(ClusterStats::upstream_rq_pending_failure_eject);
+            let _ = entry
+                .reply
+                .send(Err(self.failure(reason, Some(why.into()))));
+        }
+    }
+
+    /// A request gave up waiting.
+    fn cancel(&self, id: u64) {
+        let mut inner = self.inner.lock();
+        if let Some(at) = inner.pending.iter().position(|e| e.id == id) {
+            inner.pending.remove(at);
+        }
+    }
+}
+
+impl OpenH2 {
+    /// Streams that the peer and the configuration allow.
+    fn limit(&self) -> u32 {
+        {
+            let peer = u32::try_from(self.handle.max_concurrent_streams()).unwrap_or(u32::MAX);
+            self.meta.stream_limit().min(peer)
+        }
+    }
+}
+
+impl Drop for H2Slot {
+    fn drop(&mut self) {
+        self.meta.end_stream();
+        if !self.pool.inner.lock().pending.is_empty() {
+            self.pool.serve_pending();
+        }
+    }
+}
+
+impl Attached {
+    /// The connection's facts.
+    pub fn meta(&self) -> &Arc<ConnectionMeta> {
+        match &self.connection {
+            AttachedConnection::H1(h1) => &h1.meta,
+            AttachedConnection::H2(slot) => &slot.meta,
+        }
+    }
+
+    /// The host it leads to.
+    pub fn host(&self) -> &Arc<Host> {
+        &self.pool.host
+    }
+}
+
+/// A request that waits for a connection. Dropping it gives up.
+pub struct PendingStream {
+    receiver: oneshot::Receiver<Result<Box<Attached>, PoolFailure>>,
+    id: u64,
+    pool: Arc<Pool>,
+    cluster: Arc<WorkerCluster>,
+    _guard: BreakerGuard,
+}
+
+impl PendingStream {
+    /// Ready when there is a stream, or none can be had.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Box<Attached>, PoolFailure>> {
+        Pin::new(&mut self.receiver).poll(cx).map(|outcome| {
+            outcome.unwrap_or_else(|_| Err(self.pool.failure(ResetReason::ConnectionFailure, None)))
+        })
+    }
+
+    /// The host that is being connected to.
+    pub fn host(&self) -> &Arc<Host> {
+        &self.pool.host
+    }
+}
+
+impl Drop for PendingStream {
+    fn drop(&mut self) {
+        self.cluster
+            .stats
+            .gauge_dec(ClusterStats::upstream_rq_pending_active);
+        self.pool.cancel(self.id);
+    }
+}
+
+/// Time since `start` in whole milliseconds.
+fn millis_since(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,257 @@
+//! A stream of an upstream connection, and what is known of the connection.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
+
+use outrigger_types::{Address, Protocol, RequestHead};
+
+use super::{Attached, AttachedConnection, H2Slot, Pool, PooledH1, millis_since};
+use crate::http::codec::{ClientStream, StreamError};
+use crate::upstream::circuit_breaker::BreakerGuard;
+use crate::upstream::cluster::WorkerCluster;
+use crate::upstream::host::Host;
+use crate::upstream::stats::ClusterStats;
+
+/// What is known of an upstream connection. Dropping the last reference counts
+/// its end.
+pub struct ConnectionMeta {
+    /// Unique in the process.
+    pub id: u64,
+    /// Our end.
+    pub local: Option<Address>,
+    /// The peer's end.
+    pub remote: Address,
+    /// What it speaks.
+    pub protocol: Protocol,
+    pub(super) opened: Instant,
+    active: AtomicU32,
+    served: AtomicU64,
+    idle_since: parking_lot::Mutex<Instant>,
+    closed_by_peer: AtomicBool,
+    closed_while_active: AtomicBool,
+    max_requests: u64,
+    stream_limit: u32,
+    host: Arc<Host>,
+    cluster: Arc<WorkerCluster>,
+    _connections: BreakerGuard,
+}
+
+impl ConnectionMeta {
+    pub(super) fn new(
+        cluster: &Arc<WorkerCluster>,
+        host: &Arc<Host>,
+        protocol: Protocol,
+        local: Option<Address>,
+        connections: BreakerGuard,
+    ) -> Self {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        cluster.stats.inc(ClusterStats::upstream_cx_total);
+        cluster.stats.inc(match protocol {
+            Protocol::Http2 => ClusterStats::upstream_cx_http2_total,
+            Protocol::Http10 | Protocol::Http11 => ClusterStats::upstream_cx_http1_total,
+        });
+        cluster.stats.gauge_inc(ClusterStats::upstream_cx_active);
+        host.stats.cx_active.fetch_add(1, Ordering::Relaxed);
+        host.stats.cx_total.fetch_add(1, Ordering::Relaxed);
+        let max_requests = cluster.info.config.common_http.max_requests_per_connection;
+        Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            local,
+            remote: host.address.clone(),
+            protocol,
+            opened: Instant::now(),
+            active: AtomicU32::new(0),
+            served: AtomicU64::new(0),
+            idle_since: parking_lot::Mutex::new(Instant::now()),
+            closed_by_peer: AtomicBool::new(false),
+            closed_while_active: AtomicBool::new(false),
+            max_requests: max_requests.map_or(u64::MAX, u64::from),
+            stream_limit: cluster.info.streams_per_connection(),
+            host: host.clone(),
+            cluster: cluster.clone(),
+            _connections: connections,
+        }
+    }
+
+    /// Streams under way.
+    pub fn active(&self) -> u32 {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// Since when there is no stream.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        (self.active() == 0).then(|| *self.idle_since.lock())
+    }
+
+    pub(super) fn stream_limit(&self) -> u32 {
+        self.stream_limit
+    }
+
+    pub(super) fn begin_stream(&self) {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        let served = self.served.fetch_add(1, Ordering::Relaxed) + 1;
+        if served == self.max_requests {
+            self.cluster
+                .stats
+                .inc(ClusterStats::upstream_cx_max_requests);
+        }
+    }
+
+    pub(super) fn end_stream(&self) {
+        *self.idle_since.lock() = Instant::now();
+        self.active.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether it has carried as many requests as it may.
+    pub(super) fn is_used_up(&self) -> bool {
+        self.served.load(Ordering::Relaxed) >= self.max_requests
+    }
+
+    /// Notes who ended it, and whether a request was cut.
+    pub(super) fn note_close(&self, by_peer: bool) {
+        self.closed_by_peer.store(by_peer, Ordering::Relaxed);
+        self.closed_while_active
+            .store(self.active() > 0, Ordering::Relaxed);
+    }
+}
+
+impl Drop for ConnectionMeta {
+    fn drop(&mut self) {
+        let stats = &self.cluster.stats;
+        let by_peer = *self.closed_by_peer.get_mut();
+        let active = *self.closed_while_active.get_mut();
+        stats.gauge_dec(ClusterStats::upstream_cx_active);
+        stats.inc(ClusterStats::upstream_cx_destroy);
+        stats.record(
+            ClusterStats::upstream_cx_length_ms,
+            millis_since(self.opened),
+        );
+        stats.inc(if by_peer {
+            ClusterStats::upstream_cx_destroy_remote
+        } else {
+            ClusterStats::upstream_cx_destroy_local
+        });
+        if active {
+            stats.inc(ClusterStats::upstream_cx_destroy_with_active_rq);
+            stats.inc(if by_peer {
+                ClusterStats::upstream_cx_destroy_remote_with_active_rq
+            } else {
+                ClusterStats::upstream_cx_destroy_local_with_active_rq
+            });
+        }
+        self.host.stats.cx_active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One request on its way to a host. Dropping it ends the stream: a complete one
+/// gives its connection back, another is reset.
+pub struct UpstreamStream {
+    /// The codec's stream; taken only on drop.
+    stream: Option<ClientStream>,
+    /// The connection's facts.
+    pub meta: Arc<ConnectionMeta>,
+    pool: Arc<Pool>,
+    by_peer: bool,
+    _slot: Option<H2Slot>,
+    _active: ActiveRequest,
+    _requests: BreakerGuard,
+}
+
+impl Attached {
+    /// Sends the head of the request.
+    ///
+    /// # Errors
+    /// If the connection ended meanwhile, or refuses the head.
+    pub fn start(self, head: RequestHead, end_stream: bool) -> Result<UpstreamStream, StreamError> {
+        let meta = self.meta().clone();
+        let active = ActiveRequest::begin(&meta);
+        let (stream, slot) = match self.connection {
+            AttachedConnection::H1(mut h1) => {
+                if let Err(error) = h1.connection.send_head(head, end_stream) {
+                    self.pool.lose_h1(h1, false);
+                    return Err(error);
+                }
+                (ClientStream::H1(h1.connection), None)
+            }
+            AttachedConnection::H2(mut slot) => {
+                let stream = slot.handle.send_request(head, end_stream)?;
+                (ClientStream::H2(Box::new(stream)), Some(slot))
+            }
+        };
+        Ok(UpstreamStream {
+            stream: Some(stream),
+            meta,
+            pool: self.pool,
+            by_peer: false,
+            _slot: slot,
+            _active: active,
+            _requests: self.requests,
+        })
+    }
+}
+
+impl UpstreamStream {
+    /// The codec's stream.
+    pub fn stream(&mut self) -> &mut ClientStream {
+        self.stream.as_mut().expect("taken only on drop")
+    }
+
+    /// Notes that the peer ended the connection, for its stats.
+    pub fn note_closed_by_peer(&mut self) {
+        self.by_peer = true;
+    }
+
+    /// The host.
+    pub fn host(&self) -> &Arc<Host> {
+        self.pool.host()
+    }
+}
+
+impl Drop for UpstreamStream {
+    fn drop(&mut self) {
+        if let Some(ClientStream::H1(connection)) = self.stream.take() {
+            let reusable = connection.is_reusable();
+            let h1 = PooledH1 {
+                connection,
+                meta: self.meta.clone(),
+            };
+            if reusable {
+                self.pool.release_h1(h1);
+            } else {
+                self.pool.lose_h1(h1, self.by_peer);
+            }
+        }
+    }
+}
+
+/// Counts a request while it is with a host.
+struct ActiveRequest {
+    meta: Arc<ConnectionMeta>,
+}
+
+impl ActiveRequest {
+    fn begin(meta: &Arc<ConnectionMeta>) -> Self {
+        meta.cluster.stats.inc(ClusterStats::upstream_rq_total);
+        meta.cluster
+            .stats
+            .gauge_inc(ClusterStats::upstream_rq_active);
+        meta.host.stats.rq_total.fetch_add(1, Ordering::Relaxed);
+        meta.host.stats.rq_active.fetch_add(1, Ordering::Relaxed);
+        Self { meta: meta.clone() }
+    }
+}
+
+impl Drop for ActiveRequest {
+    fn drop(&mut self) {
+        self.meta
+            .cluster
+            .stats
+            .gauge_dec(ClusterStats::upstream_rq_active);
+        self.meta
+            .host
+            .stats
+            .rq_active
+            .fetch_sub(1, Ordering::Relaxed);
+    }
+}
