@@ -199,14 +199,14 @@ fn unchunk(mut body: &str) -> String {
 /// Runs a binary to its end.
 ///
 /// # Errors
-/// When it cannot be started or does not end within twenty seconds.
+/// When it cannot be started or does not end within eight seconds.
 pub async fn finish(binary: &Path, args: &[String]) -> io::Result<Finished> {
     let run = tokio::process::Command::new(binary)
         .args(args)
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = tokio::time::timeout(Duration::from_secs(20), run)
+    let output = tokio::time::timeout(Duration::from_secs(8), run)
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     let text = [output.stdout, output.stderr].concat();
