@@ -117,8 +117,11 @@ fn header_pattern(
     })
 }
 
-/// A list of header fields.
-pub(super) fn headers(name: &str, list: Vec<pb::HeaderMatcher>) -> Result<Vec<HeaderMatcher>> {
+/// A list of header fields. `name` is the field that holds it.
+///
+/// # Errors
+/// The first matcher that is refused.
+pub fn headers(name: &str, list: Vec<pb::HeaderMatcher>) -> Result<Vec<HeaderMatcher>> {
     each(name, list, header)
 }
 
@@ -146,7 +149,10 @@ pub(super) fn query_parameter(message: pb::QueryParameterMatcher) -> Result<Quer
 }
 
 /// A share of a whole.
-pub(super) fn fraction(message: types::FractionalPercent) -> Result<FractionalPercent> {
+///
+/// # Errors
+/// If the denominator is none of Envoy's.
+pub fn fraction(message: types::FractionalPercent) -> Result<FractionalPercent> {
     use types::fractional_percent::DenominatorType;
     let types::FractionalPercent {
         numerator,

@@ -58,6 +58,7 @@ pub use bootstrap::bootstrap;
 pub use cluster::cluster;
 pub use endpoint::load_assignment;
 pub use listener::listener;
+pub use matcher::{fraction, headers};
 pub use route::route_table;
 pub use structure::metadata;
 
