@@ -2,10 +2,12 @@
 
 pub mod access_log;
 pub mod admin;
+pub mod bootstrap;
 pub mod http;
 pub mod listener;
 pub mod network;
 pub mod router;
+pub mod runtime;
 pub mod server;
 pub mod snapshot;
 pub mod upstream;

@@ -35,7 +35,6 @@ pub struct WorkerListener {
 
 /// What the accept loops and the connections share.
 struct Shared {
-    worker: Arc<Worker>,
     stats: Slab<ListenerStats>,
     worker_stats: Slab<WorkerListenerStats>,
     state: RwLock<Arc<State>>,
@@ -72,7 +71,6 @@ impl WorkerListener {
                 .slab::<WorkerListenerStats>(),
             state: RwLock::new(Arc::new(State::new(worker, spec, None))),
             stop: CancellationToken::new(),
-            worker: worker.clone(),
         });
         match sockets.for_worker(worker.index) {
             Ok(copies) => {
@@ -161,7 +159,7 @@ impl Chain {
     fn new(worker: &Arc<Worker>, spec: &ListenerSpec, config: &Arc<FilterChainConfig>) -> Self {
         let limit = spec.config.per_connection_buffer_limit as usize;
         let hcm = match &config.terminal {
-            NetworkTerminal::Http(hcm) => Some(Hcm::new(hcm.clone(), worker, limit)),
+            NetworkTerminal::Http(hcm) => Some(Hcm::new(hcm.clone(), worker, &spec.stat_name, limit)),
             NetworkTerminal::None => None,
         };
         Self {

@@ -3,39 +3,41 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use filter_api::{ExtensionRegistry, RuntimeSnapshot};
-use outrigger_config::ir::BootstrapConfig;
+use filter_api::ExtensionRegistry;
 use outrigger_stats::Store;
 use tokio::sync::mpsc;
 
+use super::logging;
+use super::options::{Mode, Options};
+use super::signals::{Request, Signals};
 use super::worker::{Update, Worker};
 use crate::access_log::AccessLogManager;
+use crate::admin::{self, AdminContext, AdminListener, Call, ServerState};
+use crate::bootstrap::LoadedBootstrap;
+use crate::runtime::Runtime;
 use crate::snapshot::{Origin, Received, Resolved, Resolver, Snapshot};
 
 /// What the process is started with.
 pub struct Settings {
+    /// The command line.
+    pub options: Options,
     /// The bootstrap.
-    pub bootstrap: BootstrapConfig,
-    /// Number of workers.
-    pub concurrency: usize,
-    /// Refuse fields that the schema does not know.
-    pub reject_unknown_dynamic_fields: bool,
+    pub bootstrap: LoadedBootstrap,
     /// Where stats are registered.
     pub store: Store,
     /// The filters that are built in.
     pub registry: Arc<dyn ExtensionRegistry>,
     /// Where access logs are written.
     pub access_logs: Arc<AccessLogManager>,
-    /// The runtime as it is at first.
-    pub runtime: Arc<RuntimeSnapshot>,
+    /// The runtime.
+    pub runtime: Runtime,
 }
 
 /// The workers of the process.
 pub struct Workers {
     channels: Vec<mpsc::UnboundedSender<Update>>,
-    threads: Vec<JoinHandle<()>>,
 }
 
 impl Workers {
@@ -44,11 +46,8 @@ impl Workers {
     /// # Errors
     /// When the system gives no thread.
     pub fn start(settings: &Settings) -> io::Result<Self> {
-        let mut workers = Self {
-            channels: Vec::new(),
-            threads: Vec::new(),
-        };
-        for index in 0..settings.concurrency {
+        let mut workers = Self { channels: Vec::new() };
+        for index in 0..settings.options.concurrency {
             let (sender, receiver) = mpsc::unbounded_channel();
             let store = settings.store.clone();
             let access_logs = settings.access_logs.clone();
@@ -60,23 +59,25 @@ impl Workers {
                 runtime.block_on(worker.run(receiver));
                 runtime.shutdown_background();
             };
-            let thread = std::thread::Builder::new()
+            std::thread::Builder::new()
                 .name(format!("wrk:worker_{index}"))
                 .spawn(run)?;
             workers.channels.push(sender);
-            workers.threads.push(thread);
         }
         Ok(workers)
     }
+}
 
-    /// Waits for the threads, whose channels must be closed.
-    pub fn join(self) {
-        drop(self.channels);
-        for thread in self.threads {
-            // A worker that panicked has said so already.
-            let _ = thread.join();
-        }
-    }
+/// The main thread's state: everything but traffic.
+struct Main {
+    settings: Settings,
+    snapshot: Snapshot,
+    state: ServerState,
+    signals: Signals,
+    resolved: mpsc::UnboundedReceiver<Resolved>,
+    calls: Option<mpsc::Receiver<Call>>,
+    /// When listeners that drain are to be stopped.
+    stop_at: Option<Instant>,
 }
 
 /// Runs the process until it is told to end.
@@ -84,50 +85,154 @@ impl Workers {
 /// # Errors
 /// What keeps it from starting.
 pub async fn run(settings: Settings) -> Result<(), String> {
-    let workers =
-        Workers::start(&settings).map_err(|e| format!("cannot start the workers: {e}"))?;
-    let (answers, mut resolved) = mpsc::unbounded_channel::<Resolved>();
-    let mut snapshot = Snapshot::new(
-        &settings.store,
-        settings.registry.clone(),
-        workers.channels.clone(),
-        Resolver::new(answers),
-        settings.reject_unknown_dynamic_fields,
-    );
-    snapshot.set_runtime(settings.runtime.clone());
-    for bytes in &settings.bootstrap.static_clusters {
-        let received = Received::now(bytes.clone(), "");
-        snapshot
-            .apply_cluster(received, Origin::Static)
-            .map_err(|e| e.to_string())?;
+    let workers = Workers::start(&settings).map_err(|e| format!("cannot start the workers: {e}"))?;
+    let mut main = Main::new(settings, workers)?;
+    main.apply_static()?;
+    main.start_admin().await?;
+    main.snapshot.note_workers_started();
+    main.snapshot.publish();
+    main.state.initialized = true;
+    if main.settings.options.mode != Mode::InitOnly {
+        main.serve().await;
+        main.shut_down().await;
     }
-    for bytes in &settings.bootstrap.static_listeners {
-        let received = Received::now(bytes.clone(), "");
-        snapshot
-            .apply_listener(received, Origin::Static)
-            .map_err(|e| e.to_string())?;
+    main.settings.access_logs.flush();
+    Ok(())
+}
+
+/// How often a shutdown looks whether there is anything left to wait for.
+const SHUTDOWN_POLL: Duration = Duration::from_millis(20);
+
+impl Main {
+    fn new(settings: Settings, workers: Workers) -> Result<Self, String> {
+        let (answers, resolved) = mpsc::unbounded_channel::<Resolved>();
+        let snapshot = Snapshot::new(
+            &settings.store,
+            settings.registry.clone(),
+            workers.channels,
+            Resolver::new(answers),
+            settings.options.reject_unknown_dynamic_fields,
+        );
+        let state = ServerState {
+            started: Instant::now(),
+            initialized: false,
+            health_failed: false,
+            draining: false,
+            quit: false,
+            stop_after_drain: None,
+        };
+        let signals = Signals::new().map_err(|e| format!("cannot listen to signals: {e}"))?;
+        Ok(Self { settings, snapshot, state, signals, resolved, calls: None, stop_at: None })
     }
-    if let Some(addr) = settings
-        .bootstrap
-        .admin
-        .as_ref()
-        .and_then(|a| a.address.socket_addr())
-    {
-        let listener = tokio::net::TcpListener::bind(addr)
-            .await
-            .map_err(|e| e.to_string())?;
-        tokio::spawn(crate::admin::serve(settings.store.clone(), listener));
-    }
-    snapshot.note_workers_started();
-    snapshot.publish();
-    let mut flush = tokio::time::interval(settings.bootstrap.stats_flush_interval);
-    loop {
-        tokio::select! {
-            Some(answer) = resolved.recv() => {
-                snapshot.apply_resolved(answer);
-                snapshot.publish();
-            }
-            _ = flush.tick() => settings.store.flush(),
+
+    fn apply_static(&mut self) -> Result<(), String> {
+        let config = &self.settings.bootstrap.config;
+        let runtime = self.settings.runtime.snapshot();
+        self.settings.access_logs.set_runtime(runtime.clone());
+        self.snapshot.set_runtime(runtime);
+        for bytes in &config.static_clusters {
+            let received = Received::now(bytes.clone(), "");
+            self.snapshot.apply_cluster(received, Origin::Static).map_err(|e| e.to_string())?;
         }
+        for bytes in &config.static_listeners {
+            let received = Received::now(bytes.clone(), "");
+            self.snapshot.apply_listener(received, Origin::Static).map_err(|e| e.to_string())?;
+        }
+        Ok(())
+    }
+
+    async fn start_admin(&mut self) -> Result<(), String> {
+        let Some(config) = &self.settings.bootstrap.config.admin else { return Ok(()) };
+        let listener = AdminListener::bind(&config.address).await?;
+        if let Some(path) = &self.settings.options.admin_address_path {
+            std::fs::write(path, listener.address())
+                .map_err(|e| format!("cannot write the admin address to '{}': {e}", path.display()))?;
+        }
+        self.calls = Some(admin::serve(listener));
+        Ok(())
+    }
+
+    /// Sees to everything until the process is to end.
+    async fn serve(&mut self) {
+        let mut flush = tokio::time::interval(self.settings.bootstrap.config.stats_flush_interval);
+        while !self.state.quit {
+            let stop_at = self.stop_at;
+            tokio::select! {
+                Some(answer) = self.resolved.recv() => {
+                    self.snapshot.apply_resolved(answer);
+                    self.snapshot.publish();
+                }
+                Some(call) = next_call(&mut self.calls) => self.answer(call),
+                _ = flush.tick() => self.settings.store.flush(),
+                () = sleep_until(stop_at) => self.end_drain(),
+                request = self.signals.next() => match request {
+                    Request::ReopenLogs => {
+                        logging::reopen();
+                        self.settings.access_logs.reopen_all();
+                    }
+                    Request::Terminate => return,
+                },
+            }
+        }
+    }
+
+    fn answer(&mut self, call: Call) {
+        let mut cx = AdminContext {
+            snapshot: &mut self.snapshot,
+            store: &self.settings.store,
+            options: &self.settings.options,
+            bootstrap: &self.settings.bootstrap,
+            runtime: &mut self.settings.runtime,
+            access_logs: &self.settings.access_logs,
+            state: &mut self.state,
+        };
+        admin::answer(&mut cx, call);
+        if self.state.stop_after_drain.is_some() && self.stop_at.is_none() {
+            self.stop_at = Some(Instant::now() + self.settings.options.drain_time);
+        }
+    }
+
+    /// The drain time has passed: what drains accepts no more.
+    fn end_drain(&mut self) {
+        self.stop_at = None;
+        if let Some(inbound_only) = self.state.stop_after_drain.take() {
+            self.snapshot.stop_listeners(inbound_only);
+            self.snapshot.publish();
+        }
+    }
+
+    /// Accepts no more, asks all connections to end, and waits for them as long
+    /// as the options allow; a second signal ends the wait. Envoy would cut them.
+    async fn shut_down(&mut self) {
+        tracing::info!(target: "main", "draining before the end");
+        self.snapshot.drain_listeners(false);
+        self.snapshot.stop_listeners(false);
+        self.snapshot.publish();
+        let deadline = Instant::now() + self.settings.options.shutdown_timeout;
+        while self.snapshot.active_connections() > 0 && Instant::now() < deadline {
+            tokio::select! {
+                () = tokio::time::sleep(SHUTDOWN_POLL) => {}
+                Some(call) = next_call(&mut self.calls) => self.answer(call),
+                request = self.signals.next() => {
+                    if request == Request::Terminate {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn next_call(calls: &mut Option<mpsc::Receiver<Call>>) -> Option<Call> {
+    match calls {
+        Some(calls) => calls.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }

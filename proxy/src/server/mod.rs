@@ -1,4 +1,9 @@
 //! The process: the main thread, the workers and their life.
 
+pub mod logging;
 pub mod main_thread;
+pub mod options;
+pub mod process;
+pub mod signals;
+mod stats_config;
 pub mod worker;

@@ -194,6 +194,13 @@ impl Snapshot {
             .inc(ListenerManagerStats::listener_stopped);
     }
 
+    /// Connections that listeners serve, over all workers.
+    pub fn active_connections(&self) -> u64 {
+        let names: BTreeSet<&Arc<str>> = self.listeners.values().map(|l| &l.spec.stat_name).collect();
+        let of = |name: &&Arc<str>| self.store.gauge_value(&format!("listener.{name}.downstream_cx_active"));
+        names.iter().filter_map(of).sum()
+    }
+
     fn each_listener(&mut self, inbound_only: bool, change: impl Fn(Arc<str>) -> Change) {
         for (name, entry) in &self.listeners {
             let inbound = entry.spec.config.traffic_direction == TrafficDirection::Inbound;

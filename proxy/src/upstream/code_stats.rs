@@ -18,7 +18,6 @@ enum Kind {
     Internal,
     External,
     Retry,
-    Downstream,
 }
 
 /// Status codes of one cluster or one HCM, on one worker.
@@ -59,11 +58,6 @@ impl CodeStats {
         self.count(code, Kind::Retry);
     }
 
-    /// Counts a response sent downstream: its class alone.
-    pub fn charge_downstream(&self, code: u16) {
-        self.count(code, Kind::Downstream);
-    }
-
     /// Records the time of a response by origin (`external.upstream_rq_time`).
     pub fn record_time(&self, time: Duration, internal: bool) {
         let (index, name) = if internal {
@@ -102,7 +96,6 @@ impl CodeStats {
             Kind::Internal => &["", "internal."],
             Kind::External => &["", "external."],
             Kind::Retry => &["retry."],
-            Kind::Downstream => &[""],
         };
         let mut counters = SmallVec::new();
         for prefix in prefixes {
@@ -111,10 +104,8 @@ impl CodeStats {
                 self.scope
                     .counter(&format!("{prefix}{name}_{}xx", code / 100)),
             );
-            if kind != Kind::Downstream {
-                counters.push(self.scope.counter(&format!("{prefix}{name}_{code}")));
-                counters.push(self.scope.counter(&format!("{prefix}{name}_completed")));
-            }
+            counters.push(self.scope.counter(&format!("{prefix}{name}_{code}")));
+            counters.push(self.scope.counter(&format!("{prefix}{name}_completed")));
         }
         counters
     }

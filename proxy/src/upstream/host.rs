@@ -23,6 +23,8 @@ pub enum Health {
 pub struct HostStats {
     /// Requests under way. The least request balancer reads it.
     pub rq_active: AtomicU32,
+    /// Requests that wait for a connection.
+    pub rq_pending: AtomicU32,
     /// Requests begun.
     pub rq_total: AtomicU64,
     /// Requests answered without an error.

@@ -4,16 +4,17 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use filter_api::LocalReply;
+use filter_api::{LocalReply, RuntimeSnapshot};
 use outrigger_config::format::FormatContext;
 use outrigger_config::ir::{
-    AccessLogFilter, AppendAction, BodyFormat, BodyFormatContent, Comparison, ComparisonOp,
-    HeaderAdd, LocalReplyConfig,
+    AppendAction, BodyFormat, BodyFormatContent, HeaderAdd, LocalReplyConfig, LocalReplyMapper,
 };
 use outrigger_types::{
     Details, HeaderKey, HeaderValue, Method, RequestHead, ResetReason, ResponseFlag, ResponseHead,
     StatusCode, StreamInfo, names,
 };
+
+use crate::access_log::accepts;
 
 /// A reply as it is to be sent.
 #[derive(Debug)]
@@ -32,6 +33,7 @@ pub fn render(
     reply: LocalReply,
     request: &RequestHead,
     info: &mut StreamInfo,
+    runtime: &RuntimeSnapshot,
 ) -> Rendered {
     info.response_code = Some(reply.status.as_u16());
     let mut rendered = Rendered {
@@ -39,7 +41,7 @@ pub fn render(
         body: reply.body,
     };
     rendered.head.headers = reply.headers;
-    let content_type = rewrite(config, &mut rendered, request, info);
+    let content_type = rewrite(config, &mut rendered, request, info, runtime);
     if info.is_grpc || request.is_grpc() {
         return to_grpc(rendered, reply.grpc_status, request.method == Method::HEAD);
     }
@@ -67,12 +69,13 @@ fn rewrite(
     rendered: &mut Rendered,
     request: &RequestHead,
     info: &mut StreamInfo,
+    runtime: &RuntimeSnapshot,
 ) -> Option<HeaderValue> {
-    let status = rendered.head.status;
-    let mapper = config
-        .mappers
-        .iter()
-        .find(|mapper| matches(&mapper.filter, status, request, info));
+    let mapper = {
+        let context = context(&rendered.head, b"", request, info);
+        let takes = |mapper: &&LocalReplyMapper| accepts(&mapper.filter, &context, runtime);
+        config.mappers.iter().find(takes)
+    };
     let mut format = config.body_format.as_ref();
     if let Some(mapper) = mapper {
         if let Some(body) = &mapper.body {
@@ -150,46 +153,10 @@ fn add_header(add: &HeaderAdd, head: &mut ResponseHead, request: &RequestHead, i
         AppendAction::OverwriteIfExists if !exists => {}
         AppendAction::AddIfAbsent
         | AppendAction::OverwriteIfExists
-        | AppendAction::OverwriteIfExistsOrAdd => head.headers.set(name.clone(), value),
-    }
-}
-
-/// Whether a mapper's filter takes the reply.
-fn matches(
-    filter: &AccessLogFilter,
-    status: StatusCode,
-    request: &RequestHead,
-    info: &StreamInfo,
-) -> bool {
-    match filter {
-        AccessLogFilter::StatusCode(comparison) => compare(comparison, u64::from(status.as_u16())),
-        AccessLogFilter::Duration(comparison) => compare(
-            comparison,
-            u64::try_from(info.elapsed().as_millis()).unwrap_or(u64::MAX),
-        ),
-        AccessLogFilter::NotHealthCheck => !info.health_check,
-        AccessLogFilter::Traceable => info.traced,
-        AccessLogFilter::Runtime { fraction, .. } => fraction.default.picks(rand::random()),
-        AccessLogFilter::And(all) => all.iter().all(|f| matches(f, status, request, info)),
-        AccessLogFilter::Or(any) => any.iter().any(|f| matches(f, status, request, info)),
-        AccessLogFilter::Header(matcher) => matcher.matches_request(request),
-        AccessLogFilter::ResponseFlag(flags) => match flags.is_empty() {
-            true => !info.flags.is_empty(),
-            false => flags.iter().any(|flag| info.flags.has(flag)),
-        },
-        AccessLogFilter::GrpcStatus { statuses, exclude } => {
-            statuses.contains(&grpc_status_of(status)) != *exclude
+        | AppendAction::OverwriteIfExistsOrAdd => {
+            head.headers.remove(name);
+            head.headers.append(name.clone(), value);
         }
-    }
-}
-
-fn compare(comparison: &Comparison, n: u64) -> bool {
-    let value = u64::from(comparison.value);
-    match comparison.op {
-        ComparisonOp::Eq => n == value,
-        ComparisonOp::Ge => n >= value,
-        ComparisonOp::Le => n <= value,
-        ComparisonOp::Ne => n != value,
     }
 }
 
@@ -305,4 +272,163 @@ fn reset_details(when: &str, reason: ResetReason, why: &str) -> Details {
     let bar = if why.is_empty() { "" } else { "|" };
     let text = format!("{when}{{{}{bar}{why}}}", reason.as_str());
     text.replace(|c: char| c.is_ascii_whitespace(), "_").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::conn_manager::request::tests::{info, request};
+
+    fn rendered(content_type: &str, reply: LocalReply) -> Rendered {
+        let request = request("/", &[("content-type", content_type)]);
+        let config = LocalReplyConfig::default();
+        render(
+            &config,
+            reply,
+            &request,
+            &mut info(),
+            &RuntimeSnapshot::default(),
+        )
+    }
+
+    #[test]
+    fn grpc_callers_get_the_status_that_envoy_maps() {
+        let table = [
+            (200, "2"),
+            (204, "2"),
+            (307, "2"),
+            (400, "13"),
+            (401, "16"),
+            (403, "7"),
+            (404, "12"),
+            (408, "2"),
+            (413, "2"),
+            (418, "2"),
+            (429, "14"),
+            (499, "2"),
+            (500, "2"),
+            (501, "2"),
+            (502, "14"),
+            (503, "14"),
+            (504, "14"),
+        ];
+        for (status, expected) in table {
+            let reply = LocalReply::new(
+                StatusCode::from_u16(status).unwrap(),
+                "b \u{e9}%~\n\tx",
+                "d",
+            );
+            let out = rendered("application/grpc", reply);
+            assert_eq!(out.head.status, StatusCode::OK);
+            assert!(out.body.is_empty());
+            let field = |name| {
+                let value = out.head.headers.get_bytes(&name);
+                String::from_utf8(value.unwrap().to_vec()).unwrap()
+            };
+            assert_eq!(field(names::GRPC_STATUS), expected, "{status}");
+            assert_eq!(field(names::GRPC_MESSAGE), "b %C3%A9%25%7E%0A%09x");
+            assert_eq!(field(names::CONTENT_TYPE), "application/grpc");
+        }
+        let reply = LocalReply::new(StatusCode::OK, "", "d").with_grpc_status(8);
+        let out = rendered("application/grpc", reply);
+        assert_eq!(
+            out.head.headers.get_bytes(&names::GRPC_STATUS),
+            Some(&b"8"[..])
+        );
+        assert!(!out.head.headers.contains(&names::GRPC_MESSAGE));
+    }
+
+    #[test]
+    fn others_get_text_with_its_length_and_nothing_with_an_empty_body() {
+        let out = rendered(
+            "application/grpc-web",
+            LocalReply::new(StatusCode::NOT_FOUND, "gone", "d"),
+        );
+        assert_eq!(
+            (out.head.status, &out.body[..]),
+            (StatusCode::NOT_FOUND, &b"gone"[..])
+        );
+        let fields: Vec<_> = out
+            .head
+            .headers
+            .iter()
+            .map(|(n, v)| (n.as_str(), v.as_bytes()))
+            .collect();
+        assert_eq!(
+            fields,
+            [
+                ("content-length", &b"4"[..]),
+                ("content-type", &b"text/plain"[..])
+            ]
+        );
+        let out = rendered(
+            "text/plain",
+            LocalReply::new(StatusCode::NOT_FOUND, "", "d"),
+        );
+        assert!(out.head.headers.is_empty());
+    }
+
+    #[test]
+    fn a_reset_upstream_is_told_in_envoys_words() {
+        let table = [
+            (
+                ResetReason::ConnectionTermination,
+                503,
+                "connection termination",
+                ResponseFlag::UpstreamConnectionTermination,
+            ),
+            (
+                ResetReason::ProtocolError,
+                502,
+                "protocol error",
+                ResponseFlag::UpstreamProtocolError,
+            ),
+            (
+                ResetReason::ConnectionFailure,
+                503,
+                "remote connection failure",
+                ResponseFlag::UpstreamConnectionFailure,
+            ),
+            (
+                ResetReason::Overflow,
+                503,
+                "overflow",
+                ResponseFlag::UpstreamOverflow,
+            ),
+        ];
+        for (reason, status, words, flag) in table {
+            let reply = of_upstream_reset(reason, None, false);
+            let body = format!(
+                "upstream connect error or disconnect/reset before headers. reset reason: {words}"
+            );
+            assert_eq!(
+                (reply.status.as_u16(), &reply.body[..]),
+                (status, body.as_bytes())
+            );
+            let details = format!(
+                "upstream_reset_before_response_started{{{}}}",
+                words.replace(' ', "_")
+            );
+            assert_eq!(reply.details, details);
+            assert_eq!(flag_of(reason), flag);
+            assert_eq!(
+                reply.headers.contains(&names::X_ENVOY_OVERLOADED),
+                reason == ResetReason::Overflow
+            );
+        }
+        let reply = of_upstream_reset(
+            ResetReason::ConnectionFailure,
+            Some("delayed connect error: Connection refused"),
+            true,
+        );
+        assert!(
+            reply.body.ends_with(
+                b"headers. retried and the latest reset reason: remote connection failure"
+            )
+        );
+        assert_eq!(
+            reply.details,
+            "upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}"
+        );
+    }
 }

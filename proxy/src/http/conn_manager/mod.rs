@@ -20,14 +20,13 @@ use outrigger_types::{Protocol, RequestHead, ResponseHead, StatusCode, StreamInf
 use parking_lot::RwLock;
 
 pub use connection::serve;
-pub use stats::HcmStats;
+pub use stats::{HcmListenerStats, HcmStats};
 
 use crate::access_log::AccessLogger;
 use crate::http::codec::{h1, h2};
 use crate::http::codec_options;
 use crate::router::matcher::RouteTable;
 use crate::server::worker::Worker;
-use crate::upstream::code_stats::CodeStats;
 
 /// One filter of the chain on one worker.
 pub struct FilterSlot {
@@ -49,7 +48,7 @@ pub struct Hcm {
     pub buffer_limit: usize,
     /// This worker's cells.
     pub stats: Slab<HcmStats>,
-    codes: CodeStats,
+    listener_stats: Slab<HcmListenerStats>,
     filters: Vec<FilterSlot>,
     routes: RwLock<Option<Arc<RouteTable>>>,
     access_logs: Vec<AccessLogger>,
@@ -60,9 +59,15 @@ pub struct Hcm {
 }
 
 impl Hcm {
-    /// An HCM of a listener whose connections hold at most `buffer_limit`
-    /// bytes a direction.
-    pub fn new(config: Arc<HcmConfig>, worker: &Arc<Worker>, buffer_limit: usize) -> Arc<Self> {
+    /// An HCM of the listener that stats call `listener`, whose connections hold
+    /// at most `buffer_limit` bytes a direction.
+    pub fn new(
+        config: Arc<HcmConfig>,
+        worker: &Arc<Worker>,
+        listener: &str,
+        buffer_limit: usize,
+    ) -> Arc<Self> {
+        let by_listener = format!("listener.{listener}.http.{}.", config.stat_prefix);
         let scope: Scope = worker.store.scope(&format!("http.{}.", config.stat_prefix));
         let cx = WorkerContext {
             index: worker.index,
@@ -87,7 +92,7 @@ impl Hcm {
             .map(|log| worker.access_logs.logger(log));
         Arc::new(Self {
             stats: scope.slab::<HcmStats>(),
-            codes: CodeStats::new(scope, "downstream_rq"),
+            listener_stats: worker.store.scope(&by_listener).slab(),
             filters: filters.collect(),
             routes: RwLock::new(routes),
             access_logs: access_logs.collect(),
@@ -168,8 +173,7 @@ impl Hcm {
     /// Counts the response and the time of a stream that is over.
     pub fn end_stream(&self, info: &StreamInfo) {
         if let Some(code) = info.response_code {
-            self.codes.charge_downstream(code);
-            self.stats.inc(HcmStats::downstream_rq_completed);
+            self.count_response(code);
         }
         let millis = u64::try_from(info.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.stats.record(HcmStats::downstream_rq_time, millis);
@@ -192,6 +196,24 @@ impl Hcm {
             details::UPGRADE_FAILED => HcmStats::downstream_rq_ws_on_non_ws_route,
             _ => return,
         });
+    }
+}
+
+impl Hcm {
+    /// Counts a response by the class of its status.
+    fn count_response(&self, code: u16) {
+        self.stats.inc(HcmStats::downstream_rq_completed);
+        self.listener_stats.inc(HcmListenerStats::downstream_rq_completed);
+        let (stat, by_listener) = match code / 100 {
+            1 => (HcmStats::downstream_rq_1xx, HcmListenerStats::downstream_rq_1xx),
+            2 => (HcmStats::downstream_rq_2xx, HcmListenerStats::downstream_rq_2xx),
+            3 => (HcmStats::downstream_rq_3xx, HcmListenerStats::downstream_rq_3xx),
+            4 => (HcmStats::downstream_rq_4xx, HcmListenerStats::downstream_rq_4xx),
+            5 => (HcmStats::downstream_rq_5xx, HcmListenerStats::downstream_rq_5xx),
+            _ => return,
+        };
+        self.stats.inc(stat);
+        self.listener_stats.inc(by_listener);
     }
 }
 

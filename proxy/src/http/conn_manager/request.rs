@@ -356,3 +356,6 @@ pub(super) fn set_scheme(head: &mut RequestHead, hcm: &HcmConfig, info: &StreamI
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -158,3 +158,101 @@ fn civil(days: u64) -> (u64, usize, u64) {
     let month = (month + 2) % 12;
     (era * 400 + year + u64::from(month < 2), month as usize, day)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::conn_manager::request::tests::{hcm, info, request};
+    use outrigger_types::Method;
+
+    fn names_after(hcm: &HcmConfig, fields: &[(&str, &str)]) -> String {
+        let mut head = ResponseHead::new(StatusCode::OK);
+        head.headers = request("/", fields).headers;
+        mutate(
+            &mut head,
+            hcm,
+            &request("/", &[("x-request-id", "id")]),
+            &info(),
+            false,
+        );
+        let fields = head.headers.iter().filter(|(n, _)| **n != names::DATE);
+        let fields = fields.map(|(n, v)| format!("{n}={}", v.to_str().unwrap()));
+        fields.collect::<Vec<_>>().join("|")
+    }
+
+    #[test]
+    fn the_server_names_itself_as_configured() {
+        use ServerHeaderTransformation as Server;
+        for (server, with, without) in [
+            (Server::Overwrite, "server=me", "server=me"),
+            (Server::AppendIfAbsent, "server=up", "server=me"),
+            (Server::PassThrough, "server=up", ""),
+        ] {
+            let hcm = HcmConfig {
+                server_header: server,
+                server_name: "me".into(),
+                ..hcm()
+            };
+            assert_eq!(names_after(&hcm, &[("server", "up")]), with);
+            assert_eq!(names_after(&hcm, &[]), without);
+        }
+    }
+
+    #[test]
+    fn fields_of_the_upstreams_connection_end_here() {
+        let fields = [
+            ("connection", "keep-alive, x-hop"),
+            ("x-hop", "1"),
+            ("keep-alive", "1"),
+            ("upgrade", "foo"),
+            ("proxy-connection", "a"),
+            ("te", "x"),
+            ("via", "z"),
+        ];
+        let hcm = HcmConfig {
+            via: "v".into(),
+            always_set_request_id_in_response: true,
+            ..hcm()
+        };
+        let expected = "x-hop=1|te=x|via=z, v|server=envoy|x-request-id=id";
+        assert_eq!(names_after(&hcm, &fields), expected);
+    }
+
+    #[test]
+    fn an_upgrade_is_told_in_the_words_of_each_protocol() {
+        for (up, down, given, expected) in [
+            (Protocol::Http11, Protocol::Http11, 101, 101),
+            (Protocol::Http11, Protocol::Http2, 101, 200),
+            (Protocol::Http2, Protocol::Http11, 200, 101),
+            (Protocol::Http2, Protocol::Http2, 200, 200),
+            (Protocol::Http11, Protocol::Http11, 200, 200),
+        ] {
+            let mut asked = request("/", &[]);
+            (asked.method, asked.protocol) = (Method::GET, Some("websocket".into()));
+            let mut info = info();
+            (info.protocol, info.upstream.protocol) = (Some(down), Some(up));
+            let mut head = ResponseHead::new(StatusCode::from_u16(given).unwrap());
+            mutate(&mut head, &hcm(), &asked, &info, false);
+            assert_eq!(head.status.as_u16(), expected, "{up:?} to {down:?}");
+            let named = head.headers.get_bytes(&names::UPGRADE);
+            assert_eq!(
+                named.is_some(),
+                up == Protocol::Http2 && down == Protocol::Http11
+            );
+        }
+    }
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (seconds, expected) in [
+            (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
+            (951_782_399, "Mon, 28 Feb 2000 23:59:59 GMT"),
+            (951_782_400, "Tue, 29 Feb 2000 00:00:00 GMT"),
+            (951_868_800, "Wed, 01 Mar 2000 00:00:00 GMT"),
+            (1_735_689_599, "Tue, 31 Dec 2024 23:59:59 GMT"),
+            (4_107_542_400, "Mon, 01 Mar 2100 00:00:00 GMT"),
+        ] {
+            assert_eq!(format_date(seconds).to_str().unwrap(), expected);
+        }
+    }
+}

@@ -27,6 +27,11 @@ outrigger_stats::stat_set! {
             downstream_cx_upgrades_total,
             downstream_flow_control_paused_reading_total,
             downstream_flow_control_resumed_reading_total,
+            downstream_rq_1xx,
+            downstream_rq_2xx,
+            downstream_rq_3xx,
+            downstream_rq_4xx,
+            downstream_rq_5xx,
             downstream_rq_completed,
             downstream_rq_failed_path_normalization,
             downstream_rq_filter_panic,
@@ -77,6 +82,21 @@ outrigger_stats::stat_set! {
         histograms {
             downstream_cx_length_ms: ms,
             downstream_rq_time: ms,
+        }
+    }
+}
+
+outrigger_stats::stat_set! {
+    /// Responses of an HCM by listener, on one worker
+    /// (`listener.<address>.http.<stat_prefix>.`).
+    pub struct HcmListenerStats {
+        counters {
+            downstream_rq_1xx,
+            downstream_rq_2xx,
+            downstream_rq_3xx,
+            downstream_rq_4xx,
+            downstream_rq_5xx,
+            downstream_rq_completed,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Replies made here, and the timeouts and overflows that make them.
 
 use bytes::Bytes;
-use filter_api::{LocalReply, Side};
+use filter_api::{LocalReply, Services, Side};
 use outrigger_types::{Buffer, ResetReason, ResponseFlag, StatusCode, details};
 
 use super::Stream;
@@ -31,11 +31,13 @@ impl Stream {
         }
         self.chain.abandon(Side::Encode);
         self.download.unreleased = 0;
+        let runtime = self.hcm.worker.runtime();
         let mut rendered = local_reply::render(
             &self.hcm.config.local_reply,
             reply,
             &self.request,
             &mut self.info,
+            &runtime,
         );
         if std::mem::take(&mut self.download.by_router) {
             self.finish_router_headers(&mut rendered.head);

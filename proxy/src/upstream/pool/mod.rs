@@ -12,6 +12,7 @@ mod stream;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -171,6 +172,7 @@ impl Pool {
         cluster
             .stats
             .gauge_inc(ClusterStats::upstream_rq_pending_active);
+        self.host.stats.rq_pending.fetch_add(1, Ordering::Relaxed);
         self.open_if_needed(cluster);
         Acquire::Pending(PendingStream {
             receiver,
@@ -412,6 +414,7 @@ impl Drop for PendingStream {
         self.cluster
             .stats
             .gauge_dec(ClusterStats::upstream_rq_pending_active);
+        self.pool.host.stats.rq_pending.fetch_sub(1, Ordering::Relaxed);
         self.pool.cancel(self.id);
     }
 }

@@ -1,0 +1,296 @@
+//! xDS: what the bootstrap's `dynamic_resources` name, and what follows from it.
+//!
+//! [`Xds`] lives on the main thread. Its clients (package `xds-client`) run as tasks and send notices;
+//! [`Xds::handle`] applies one to the [`Snapshot`], answers it, and brings subscriptions in line with what
+//! the snapshot needs now: endpoints for its clusters, routes for its listeners.
+//!
+//! The start has Envoy's order: clusters that need no xDS, then CDS and all endpoints, then LDS and all
+//! routes, and only then is the proxy ready. Each step ends with the answers or with their timeouts.
+
+mod apply;
+mod names;
+mod node;
+mod stats;
+mod subscriptions;
+mod transport;
+mod version;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use outrigger_config::ir::{ApiConfigSource, BootstrapConfig, ConfigSourceConfig, ConfigSourceKind};
+use outrigger_stats::{Slab, Store};
+use tokio::sync::mpsc;
+use xds_api::pb::envoy::config::core::v3::Node;
+use xds_client::driver::{Client, Notice};
+use xds_client::protocol::{Settings, WILDCARD};
+use xds_client::types;
+
+use crate::grpc_client::GrpcClient;
+use crate::server::worker::Worker;
+use crate::snapshot::Snapshot;
+pub(crate) use stats::{EndpointsStats, note_accepted};
+pub(crate) use version::gauge as version_gauge;
+use names::{TypeUrls, Wanted};
+use stats::{ControlPlaneStats, Outcome, ReloadStats, SubscriptionStats};
+use subscriptions::RouteSubscriptions;
+use transport::GrpcTransport;
+
+/// Notices that may wait for the main thread.
+const NOTICES: usize = 16;
+
+/// A notice, and the source that it came from.
+pub type SourceNotice = (usize, Notice);
+
+/// How far the start has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum InitState {
+    /// Clusters that need no xDS are being resolved.
+    Primary,
+    /// CDS, or the endpoints of clusters, are waited for.
+    Clusters,
+    /// LDS, or the routes of listeners, are waited for.
+    Listeners,
+    /// All is there that is waited for.
+    Initialized,
+}
+
+/// All subscriptions of the process.
+pub struct Xds {
+    store: Store,
+    node: Node,
+    worker: Arc<Worker>,
+    notices: mpsc::Sender<SourceNotice>,
+    urls: TypeUrls,
+    ads: Option<Arc<ApiConfigSource>>,
+    cds: Option<ConfigSourceConfig>,
+    lds: Option<ConfigSourceConfig>,
+    sources: Vec<Source>,
+    cds_stats: Slab<ReloadStats>,
+    lds_stats: Slab<SubscriptionStats>,
+    routes: RouteSubscriptions,
+    /// Names whose first answer was late, which nobody waits for any more.
+    given_up: BTreeSet<(Arc<str>, Arc<str>)>,
+    state: InitState,
+    cds_answered: bool,
+    lds_answered: bool,
+}
+
+/// One stream.
+struct Source {
+    /// None for the stream of all types, else the only type.
+    only: Option<Arc<str>>,
+    config: Arc<ApiConfigSource>,
+    client: Client,
+    subscribed: BTreeSet<Wanted>,
+    stats: Option<Slab<ControlPlaneStats>>,
+}
+
+impl Xds {
+    /// The subscriptions that a bootstrap asks for, none of them begun, and the notices to pass to
+    /// [`handle`](Self::handle). `worker` is the main thread's own.
+    pub fn new(
+        config: &BootstrapConfig,
+        store: &Store,
+        worker: Arc<Worker>,
+    ) -> (Self, mpsc::Receiver<SourceNotice>) {
+        let (notices, receiver) = mpsc::channel(NOTICES);
+        let xds = Self {
+            cds_stats: store.scope("cluster_manager.cds.").slab(),
+            lds_stats: store.scope("listener_manager.lds.").slab(),
+            store: store.clone(),
+            node: node::node(&config.node),
+            worker,
+            notices,
+            urls: TypeUrls::new(),
+            ads: config.ads.clone(),
+            cds_answered: config.cds.is_none(),
+            lds_answered: config.lds.is_none(),
+            cds: config.cds.clone(),
+            lds: config.lds.clone(),
+            sources: Vec::new(),
+            routes: RouteSubscriptions::default(),
+            given_up: BTreeSet::new(),
+            state: InitState::Primary,
+        };
+        (xds, receiver)
+    }
+
+    /// How far the start has come.
+    pub fn state(&self) -> InitState {
+        self.state
+    }
+
+    /// Whether the first answers are there, or their timeouts have passed: the proxy is `LIVE`.
+    pub fn is_initialized(&self) -> bool {
+        self.state == InitState::Initialized
+    }
+
+    /// Applies a notice. What changed is published.
+    pub fn handle(&mut self, (source, notice): SourceNotice, snapshot: &mut Snapshot) {
+        match notice {
+            Notice::Connected => self.note_connected(source, true),
+            Notice::Disconnected { reason, types } => {
+                tracing::warn!(
+                    target: "config",
+                    cluster = %self.sources[source].config.cluster,
+                    reason,
+                    "gRPC config stream closed",
+                );
+                self.note_connected(source, false);
+                for type_url in types {
+                    self.note_failure(source, &type_url, snapshot);
+                }
+            }
+            Notice::Identified(identifier) => {
+                if let Some(stats) = &self.sources[source].stats {
+                    stats.set_text(ControlPlaneStats::identifier, &identifier);
+                }
+            }
+            Notice::Push(push) => {
+                let rejected = self.apply(source, push, snapshot);
+                snapshot.publish();
+                // Endpoints of new clusters are asked for before the clusters are acknowledged.
+                self.advance(snapshot);
+                self.sources[source].client.validated(rejected);
+                return;
+            }
+            Notice::FetchTimedOut { type_url, name } => self.timed_out(&type_url, &name, snapshot),
+            Notice::Expired { type_url, name } => self.remove(&type_url, &name, snapshot),
+        }
+        self.advance(snapshot);
+    }
+
+    /// Brings subscriptions in line with the snapshot, takes the start as far as it goes, and publishes.
+    /// To be called after any change of the snapshot that did not come from here.
+    pub fn advance(&mut self, snapshot: &mut Snapshot) {
+        loop {
+            self.reconcile(snapshot);
+            let next = match self.state {
+                InitState::Primary if snapshot.warming_without_xds() == 0 => InitState::Clusters,
+                InitState::Clusters
+                    if self.cds_answered && snapshot.warming_clusters().next().is_none() =>
+                {
+                    InitState::Listeners
+                }
+                InitState::Listeners
+                    if self.lds_answered && snapshot.warming_listeners().next().is_none() =>
+                {
+                    InitState::Initialized
+                }
+                _ => break,
+            };
+            self.enter(next, snapshot);
+        }
+        snapshot.publish();
+    }
+
+    fn enter(&mut self, state: InitState, snapshot: &mut Snapshot) {
+        self.state = state;
+        match state {
+            InitState::Primary => {}
+            InitState::Clusters => {
+                stats::prepare(&self.store, self.ads.is_some());
+                if let Some(config) = self.cds.clone() {
+                    stats::note(&self.cds_stats, Outcome::Started);
+                    self.subscribe_all(types::CLUSTER, &config, snapshot);
+                }
+            }
+            InitState::Listeners => {
+                tracing::info!(target: "upstream", "cm init: all clusters initialized");
+                if let Some(config) = self.lds.clone() {
+                    stats::note(&self.lds_stats, Outcome::Started);
+                    self.subscribe_all(types::LISTENER, &config, snapshot);
+                }
+            }
+            InitState::Initialized => {
+                tracing::info!(target: "main", "all dependencies initialized");
+                snapshot.note_initialized();
+            }
+        }
+    }
+
+    /// Asks for all resources of a type.
+    fn subscribe_all(&mut self, url: &str, config: &ConfigSourceConfig, snapshot: &mut Snapshot) {
+        let url = self.urls.get(url);
+        let Some(source) = self.source(&url, &config.source, None, snapshot) else {
+            tracing::error!(target: "config", type_url = %url, "no ADS is configured");
+            self.timed_out(&url, &WILDCARD.into(), snapshot);
+            return;
+        };
+        let source = &mut self.sources[source];
+        let name: Arc<str> = WILDCARD.into();
+        source.subscribed.insert((url.clone(), name.clone()));
+        source
+            .client
+            .subscribe(&url, vec![name], config.initial_fetch_timeout);
+    }
+
+    /// The stream for a type from a source, begun if there is none yet; `parent` is the type of the
+    /// resource that names the source. None if it should be ADS and there is none.
+    fn source(
+        &mut self,
+        url: &Arc<str>,
+        kind: &ConfigSourceKind,
+        parent: Option<&ConfigSourceKind>,
+        snapshot: &mut Snapshot,
+    ) -> Option<usize> {
+        let (only, config) = match kind {
+            ConfigSourceKind::Ads => (None, self.ads.clone()?),
+            ConfigSourceKind::Api(config) => (Some(url.clone()), config.clone()),
+            ConfigSourceKind::SelfSource => match parent {
+                Some(ConfigSourceKind::Api(config)) => (Some(url.clone()), config.clone()),
+                _ => (None, self.ads.clone()?),
+            },
+        };
+        let known = |s: &Source| s.only == only && s.config == config;
+        if let Some(found) = self.sources.iter().position(known) {
+            return Some(found);
+        }
+        snapshot.use_on_main(&config.cluster);
+        let source = self.start(only, config)?;
+        self.sources.push(source);
+        Some(self.sources.len() - 1)
+    }
+
+    fn start(&self, only: Option<Arc<str>>, config: Arc<ApiConfigSource>) -> Option<Source> {
+        let method = match &only {
+            None => types::aggregated_method(config.delta),
+            Some(url) => types::method(url, config.delta)?,
+        };
+        let client = GrpcClient::new(
+            self.worker.clone(),
+            config.cluster.clone(),
+            config.authority.as_deref(),
+            &config.initial_metadata,
+        );
+        let settings = Settings {
+            variant: transport::variant(&config),
+            node: self.node.clone(),
+            node_on_first_message_only: config.set_node_on_first_message_only,
+            back_off_base: config.retry_back_off.base,
+            back_off_max: config.retry_back_off.max,
+        };
+        let prefix = match only.as_deref() {
+            None => Some("control_plane."),
+            Some(types::CLUSTER) => Some("cluster_manager.cds.control_plane."),
+            Some(types::LISTENER) => Some("listener_manager.lds.control_plane."),
+            Some(_) => None,
+        };
+        let transport = GrpcTransport::new(client, method, &config);
+        let id = self.sources.len();
+        Some(Source {
+            client: Client::start(settings, transport, id, self.notices.clone()),
+            stats: prefix.map(|prefix| self.store.scope(prefix).slab()),
+            subscribed: BTreeSet::new(),
+            only,
+            config,
+        })
+    }
+
+    fn note_connected(&self, source: usize, connected: bool) {
+        if let Some(stats) = &self.sources[source].stats {
+            stats.gauge_set(ControlPlaneStats::connected_state, i64::from(connected));
+        }
+    }
+}
