@@ -42,9 +42,11 @@ pub struct GrpcMetrics {
     methods: Mutex<Methods>,
 }
 
+type ByPath = AHashMap<Box<[u8]>, Arc<MethodMetrics>>;
+
 #[derive(Debug, Default)]
 struct Methods {
-    by_cluster: AHashMap<Box<str>, AHashMap<Box<[u8]>, Arc<MethodMetrics>>>,
+    by_cluster: AHashMap<Box<str>, ByPath>,
     len: usize,
 }
 
