@@ -16,6 +16,7 @@ use super::{Applied, Origin, Received, Resolved, Snapshot};
 use crate::server::worker::Change;
 use crate::upstream::cluster::ClusterInfo;
 use crate::upstream::priority_set::PrioritySet;
+use crate::xds::{EndpointsStats, Outcome, note_accepted, version_gauge};
 
 /// A cluster that is known.
 pub struct ClusterEntry {
@@ -28,6 +29,8 @@ pub struct ClusterEntry {
     /// Its hosts.
     pub hosts: Arc<PrioritySet>,
     stats: Slab<ClusterMembershipStats>,
+    /// Of a cluster by EDS only.
+    endpoints_stats: Option<Slab<EndpointsStats>>,
     /// Addresses of names that DNS has answered.
     resolved: HashMap<Arc<str>, Vec<std::net::IpAddr>>,
 }
@@ -89,6 +92,26 @@ impl ClusterEntry {
         true
     }
 
+    fn note_endpoints(&self, outcome: Outcome<'_>) {
+        use ClusterMembershipStats as All;
+        let stats = &self.stats;
+        stats.inc(All::update_attempt);
+        let Some(endpoints) = &self.endpoints_stats else {
+            return;
+        };
+        match outcome {
+            Outcome::Started => {}
+            Outcome::Accepted(version, took) => {
+                stats.inc(All::update_success);
+                stats.gauge_set(All::version, version_gauge(version));
+                note_accepted(endpoints, version, took);
+            }
+            Outcome::Rejected => endpoints.inc(EndpointsStats::update_rejected),
+            Outcome::Failed => stats.inc(All::update_failure),
+            Outcome::TimedOut => endpoints.inc(EndpointsStats::init_fetch_timeout),
+        }
+    }
+
     fn count_members(&self) {
         let (all, healthy, degraded) = self.hosts.counts();
         let set = |id, n: usize| {
@@ -145,8 +168,10 @@ impl Snapshot {
         origin: Origin,
     ) -> ClusterEntry {
         let info = ClusterInfo::new(Arc::new(config), &self.store);
+        let by_eds = matches!(info.config.discovery, DiscoveryConfig::Eds { .. });
         ClusterEntry {
             stats: info.scope.slab(),
+            endpoints_stats: by_eds.then(|| info.scope.slab()),
             received,
             origin,
             info,
@@ -232,33 +257,46 @@ impl Snapshot {
             .get(&service)
             .is_some_and(|a| a.received.bytes == received.bytes);
         let config = Arc::new(config);
-        self.assignments.insert(
-            service.clone(),
-            Assignment {
-                received,
-                config: config.clone(),
-            },
-        );
+        let assignment = Assignment {
+            received,
+            config: config.clone(),
+        };
+        self.assignments.insert(service.clone(), assignment);
+        if unchanged {
+            self.finish_warming(&service, &config);
+            return Ok(Applied::Unchanged);
+        }
         self.hosts_known(&service, &config);
-        Ok(if unchanged {
-            Applied::Unchanged
-        } else {
-            Applied::Changed
-        })
+        Ok(Applied::Changed)
     }
 
     /// EDS will not answer in time, or has nothing of that name: those who wait
     /// go on without hosts, as in Envoy.
     pub fn assignment_timed_out(&mut self, service: &str) {
-        let empty = LoadAssignmentConfig {
-            cluster_name: service.into(),
-            localities: Vec::new(),
-            overprovisioning_factor: 140,
-            drop_overloads: Vec::new(),
-            endpoint_stale_after: None,
-            weighted_priority_health: false,
-        };
-        self.finish_warming(service, &empty);
+        self.finish_warming(service, &no_hosts(service));
+    }
+
+    /// An answer of EDS held for a time only, which has passed.
+    pub fn assignment_expired(&mut self, service: &str) {
+        if self.assignments.remove(service).is_some() {
+            self.hosts_known(service, &no_hosts(service));
+        }
+    }
+
+    /// Counts what came of a subscription to endpoints, in every cluster that uses them.
+    pub(crate) fn note_endpoints(&self, service: &str, outcome: Outcome<'_>) {
+        let warming = self.warming_clusters.iter();
+        let only_warming = warming.filter(|(name, _)| !self.clusters.contains_key(*name));
+        let all = self.clusters.iter().chain(only_warming);
+        for (_, cluster) in all.filter(|(_, c)| c.eds_name().is_some_and(|n| **n == *service)) {
+            cluster.note_endpoints(outcome);
+        }
+    }
+
+    /// Clusters that wait for something other than EDS.
+    pub fn warming_without_xds(&self) -> usize {
+        let warming = self.warming_clusters.values();
+        warming.filter(|c| c.eds_name().is_none()).count()
     }
 
     fn hosts_known(&mut self, service: &str, config: &LoadAssignmentConfig) {
@@ -272,13 +310,9 @@ impl Snapshot {
             let Some(cluster) = self.clusters.get_mut(&name) else {
                 continue;
             };
-            cluster.stats.inc(ClusterMembershipStats::update_success);
-            let before = cluster.hosts.clone();
             cluster.rebuild(config);
-            if !Arc::ptr_eq(&before, &cluster.hosts) {
-                self.pending
-                    .push(Change::Hosts(name, cluster.hosts.clone()));
-            }
+            self.pending
+                .push(Change::Hosts(name, cluster.hosts.clone()));
         }
         self.finish_warming(service, config);
     }
@@ -374,6 +408,18 @@ impl Snapshot {
             ClusterManagerStats::warming_clusters,
             self.warming_clusters.len(),
         );
+    }
+}
+
+/// An assignment without endpoints.
+fn no_hosts(service: &str) -> LoadAssignmentConfig {
+    LoadAssignmentConfig {
+        cluster_name: service.into(),
+        localities: Vec::new(),
+        overprovisioning_factor: 140,
+        drop_overloads: Vec::new(),
+        endpoint_stale_after: None,
+        weighted_priority_health: false,
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use filter_api::ConfigError;
 use outrigger_config::convert;
-use outrigger_config::ir::{ListenerConfig, NetworkTerminal, RouteSource, TrafficDirection};
+use outrigger_config::ir::{ConfigSourceConfig, ListenerConfig, NetworkTerminal, RouteSource, TrafficDirection};
 
 use super::stats::ListenerManagerStats;
 use super::{Applied, Origin, Received, Snapshot};
@@ -28,8 +28,8 @@ pub struct ListenerEntry {
 }
 
 impl ListenerEntry {
-    /// Names of the route configurations that it takes from RDS.
-    pub fn rds_names(&self) -> impl Iterator<Item = &Arc<str>> {
+    /// The route configurations that it takes from RDS.
+    pub fn rds(&self) -> impl Iterator<Item = RouteUse<'_>> {
         let config = &self.spec.config;
         let chains = config
             .filter_chains
@@ -37,12 +37,32 @@ impl ListenerEntry {
             .chain(&config.default_filter_chain);
         chains.filter_map(|chain| match &chain.terminal {
             NetworkTerminal::Http(hcm) => match &hcm.routes {
-                RouteSource::Rds { name, .. } => Some(name),
+                RouteSource::Rds { name, source } => Some(RouteUse {
+                    name,
+                    source,
+                    stat_prefix: &hcm.stat_prefix,
+                }),
                 RouteSource::Inline(_) => None,
             },
             NetworkTerminal::None => None,
         })
     }
+
+    /// Names of the route configurations that it takes from RDS.
+    pub fn rds_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.rds().map(|route| route.name)
+    }
+}
+
+/// A route configuration that a listener takes from RDS.
+#[derive(Clone, Copy, Debug)]
+pub struct RouteUse<'a> {
+    /// Its name.
+    pub name: &'a Arc<str>,
+    /// Where it comes from.
+    pub source: &'a ConfigSourceConfig,
+    /// The stat prefix of the HTTP connection manager.
+    pub stat_prefix: &'a Arc<str>,
 }
 
 impl Snapshot {
@@ -152,9 +172,6 @@ impl Snapshot {
     /// RDS will not answer in time: those who wait go on without routes.
     pub fn routes_timed_out(&mut self, name: &Arc<str>) {
         for entry in self.warming_listeners.values_mut() {
-            if entry.spec.config.filter_chains.is_empty() {
-                continue;
-            }
             entry.given_up.insert(name.clone());
         }
         self.routes_known();

@@ -14,7 +14,7 @@ mod listeners;
 mod routes;
 mod stats;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -26,10 +26,10 @@ use tokio::sync::mpsc;
 
 pub use clusters::ClusterEntry;
 pub use dns::{Resolved, Resolver};
-pub use listeners::ListenerEntry;
+pub use listeners::{ListenerEntry, RouteUse};
 pub use routes::RouteEntry;
 
-use crate::server::worker::{Change, Update};
+use crate::server::worker::{Change, Update, Worker};
 use stats::{ClusterManagerStats, ListenerManagerStats};
 
 /// Where a resource came from.
@@ -91,6 +91,10 @@ pub struct Snapshot {
     cluster_stats: Slab<ClusterManagerStats>,
     listener_stats: Slab<ListenerManagerStats>,
     workers_started: bool,
+    /// The main thread's own clusters, for calls of the proxy itself.
+    main: Option<Arc<Worker>>,
+    main_clusters: BTreeSet<Arc<str>>,
+    initialized: bool,
 }
 
 impl Snapshot {
@@ -118,6 +122,24 @@ impl Snapshot {
             assignments: BTreeMap::new(),
             resolver,
             workers_started: false,
+            main: None,
+            main_clusters: BTreeSet::new(),
+            initialized: false,
+        }
+    }
+
+    /// Gives the main thread clusters of its own, those named by [`use_on_main`](Self::use_on_main).
+    pub fn serve_main(&mut self, worker: Arc<Worker>) {
+        self.main = Some(worker);
+    }
+
+    /// The main thread calls a cluster from now on.
+    pub fn use_on_main(&mut self, name: &Arc<str>) {
+        if !self.main_clusters.insert(name.clone()) {
+            return;
+        }
+        if let (Some(main), Some(entry)) = (&self.main, self.clusters.get(name)) {
+            main.apply(&Change::Cluster(entry.info.clone(), entry.hosts.clone()));
         }
     }
 
@@ -127,10 +149,36 @@ impl Snapshot {
             return;
         }
         let update: Update = Arc::new(std::mem::take(&mut self.pending));
+        for change in update.iter().filter(|c| self.is_for_main(c)) {
+            if let Some(main) = &self.main {
+                main.apply(change);
+            }
+        }
         for worker in &self.workers {
             // A worker that is gone has nothing to serve.
             let _ = worker.send(update.clone());
         }
+    }
+
+    fn is_for_main(&self, change: &Change) -> bool {
+        match change {
+            Change::Cluster(info, _) => self.main_clusters.contains(info.name()),
+            Change::RemoveCluster(name) | Change::Hosts(name, _) => {
+                self.main_clusters.contains(name)
+            }
+            Change::Runtime(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Notes that everything is there that the start waits for.
+    pub fn note_initialized(&mut self) {
+        self.initialized = true;
+    }
+
+    /// Whether everything is there that the start waits for.
+    pub fn is_initialized(&self) -> bool {
+        self.initialized
     }
 
     /// Gives the workers another runtime.

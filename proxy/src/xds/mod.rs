@@ -29,10 +29,10 @@ use xds_client::types;
 use crate::grpc_client::GrpcClient;
 use crate::server::worker::Worker;
 use crate::snapshot::Snapshot;
-pub(crate) use stats::{EndpointsStats, note_accepted};
+pub(crate) use stats::{EndpointsStats, Outcome, note_accepted};
 pub(crate) use version::gauge as version_gauge;
 use names::{TypeUrls, Wanted};
-use stats::{ControlPlaneStats, Outcome, ReloadStats, SubscriptionStats};
+use stats::{ControlPlaneStats, ReloadStats, SubscriptionStats};
 use subscriptions::RouteSubscriptions;
 use transport::GrpcTransport;
 
@@ -190,7 +190,7 @@ impl Xds {
         match state {
             InitState::Primary => {}
             InitState::Clusters => {
-                stats::prepare(&self.store, self.ads.is_some());
+                self.start_ads(snapshot);
                 if let Some(config) = self.cds.clone() {
                     stats::note(&self.cds_stats, Outcome::Started);
                     self.subscribe_all(types::CLUSTER, &config, snapshot);
@@ -207,6 +207,14 @@ impl Xds {
                 tracing::info!(target: "main", "all dependencies initialized");
                 snapshot.note_initialized();
             }
+        }
+    }
+
+    /// Begins the stream of all types. It is opened once there is something to ask for.
+    fn start_ads(&mut self, snapshot: &mut Snapshot) {
+        if self.ads.is_some() {
+            let url = self.urls.get(types::CLUSTER);
+            self.source(&url, &ConfigSourceKind::Ads, None, snapshot);
         }
     }
 
