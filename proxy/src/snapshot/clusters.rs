@@ -214,8 +214,12 @@ impl Snapshot {
     fn publish_cluster(&mut self, name: Arc<str>, entry: ClusterEntry) {
         self.pending
             .push(Change::Cluster(entry.info.clone(), entry.hosts.clone()));
-        self.cluster_stats.inc(ClusterManagerStats::cluster_updated);
         self.clusters.insert(name, entry);
+    }
+
+    fn publish_hosts(&mut self, name: Arc<str>, hosts: Arc<PrioritySet>) {
+        self.cluster_stats.inc(ClusterManagerStats::cluster_updated);
+        self.pending.push(Change::Hosts(name, hosts));
     }
 
     /// Takes away a cluster that xDS had sent.
@@ -285,12 +289,26 @@ impl Snapshot {
 
     /// Counts what came of a subscription to endpoints, in every cluster that uses them.
     pub(crate) fn note_endpoints(&self, service: &str, outcome: Outcome<'_>) {
-        let warming = self.warming_clusters.iter();
-        let only_warming = warming.filter(|(name, _)| !self.clusters.contains_key(*name));
-        let all = self.clusters.iter().chain(only_warming);
-        for (_, cluster) in all.filter(|(_, c)| c.eds_name().is_some_and(|n| **n == *service)) {
+        for cluster in self.users_of(service) {
             cluster.note_endpoints(outcome);
         }
+    }
+
+    /// Counts that endpoints came again as they were.
+    pub(crate) fn note_same_endpoints(&self, service: &str) {
+        for cluster in self.users_of(service) {
+            cluster
+                .stats
+                .inc(ClusterMembershipStats::update_no_rebuild);
+        }
+    }
+
+    /// Clusters with these endpoints, each once even if another version of it is warming.
+    fn users_of(&self, service: &str) -> impl Iterator<Item = &ClusterEntry> {
+        let warming = self.warming_clusters.iter();
+        let only_warming = warming.filter(|(name, _)| !self.clusters.contains_key(*name));
+        let all = self.clusters.iter().chain(only_warming).map(|(_, c)| c);
+        all.filter(move |c| c.eds_name().is_some_and(|n| **n == *service))
     }
 
     /// Clusters that wait for something other than EDS.
@@ -311,8 +329,8 @@ impl Snapshot {
                 continue;
             };
             cluster.rebuild(config);
-            self.pending
-                .push(Change::Hosts(name, cluster.hosts.clone()));
+            let hosts = cluster.hosts.clone();
+            self.publish_hosts(name, hosts);
         }
         self.finish_warming(service, config);
     }
@@ -371,7 +389,7 @@ impl Snapshot {
             self.publish_cluster(answer.cluster, entry);
             self.count_clusters();
         } else if changed && self.clusters.contains_key(&answer.cluster) {
-            self.pending.push(Change::Hosts(answer.cluster, hosts));
+            self.publish_hosts(answer.cluster, hosts);
         }
     }
 

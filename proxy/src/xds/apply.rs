@@ -7,7 +7,7 @@ use xds_client::protocol::{Push, Rejection, Resource};
 use xds_client::types;
 
 use super::Xds;
-use super::stats::{self, Outcome, ReloadStats, unix_millis};
+use super::stats::{self, Outcome, ReloadStats, RouteStats, unix_millis};
 use crate::snapshot::{Applied, Origin, Received, Snapshot};
 
 impl Xds {
@@ -96,6 +96,9 @@ impl Xds {
             let outcome = if refused { Outcome::Rejected } else { accepted };
             snapshot.note_endpoints(name, outcome);
         }
+        for name in &push.unchanged {
+            snapshot.note_same_endpoints(name);
+        }
         for rejection in &push.unreadable {
             snapshot.note_endpoints(&rejection.name, Outcome::Rejected);
         }
@@ -142,6 +145,9 @@ impl Xds {
         }
         // As in Envoy, routes that a listener names cannot be taken away.
         for name in &push.removed {
+            for slabs in self.routes.of(name) {
+                slabs.empty.inc(RouteStats::update_empty);
+            }
             tracing::warn!(target: "router", %name, "removal of routes that are in use ignored");
         }
         rejected

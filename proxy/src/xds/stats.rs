@@ -23,7 +23,7 @@ outrigger_stats::stat_set! {
 }
 
 outrigger_stats::stat_set! {
-    /// `cluster_manager.cds.`, and `http.<prefix>.rds.<name>.` but for `update_empty`
+    /// `cluster_manager.cds.`, and most of `http.<prefix>.rds.<name>.`
     pub struct ReloadStats {
         counters {
             config_reload,
@@ -51,6 +51,7 @@ outrigger_stats::stat_set! {
     /// `http.<prefix>.rds.<name>.`, what CDS has not.
     pub struct RouteStats {
         counters {
+            /// Answers without the routes that were asked for.
             update_empty,
         }
     }
