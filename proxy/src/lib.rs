@@ -3,6 +3,7 @@
 pub mod access_log;
 pub mod admin;
 pub mod bootstrap;
+pub mod grpc_client;
 pub mod http;
 pub mod listener;
 pub mod network;
@@ -11,3 +12,4 @@ pub mod runtime;
 pub mod server;
 pub mod snapshot;
 pub mod upstream;
+pub mod xds;

@@ -430,18 +430,17 @@ fn responses_wait_while_a_push_is_looked_at() {
 }
 
 #[test]
-fn a_verdict_that_comes_after_the_stream_ended_is_not_sent() {
+fn a_verdict_that_comes_after_the_stream_ended_is_not_sent_but_counts() {
     let mut m = with_clusters(DELTA);
     respond(
         &mut m,
         delta(CLUSTER, "n1", vec![resource(CLUSTER, "a", "1", "x")], &[]),
     );
     drop_stream(&mut m);
-    m.handle(Event::StreamOpened);
-    assert!(sent(&m.handle(accepted())).is_empty());
-    drop_stream(&mut m);
+    // What it holds is not known yet, so the new stream waits for that.
+    assert!(sent(&m.handle(Event::StreamOpened)).is_empty());
     assert_eq!(
-        sent(&m.handle(Event::StreamOpened)),
+        sent(&m.handle(accepted())),
         ["CDS nonce= +[] -[] held=[(\"a\", \"1\")] error=None node=true"]
     );
 }

@@ -18,6 +18,7 @@ use crate::admin::{self, AdminContext, AdminListener, Call, ServerState};
 use crate::bootstrap::LoadedBootstrap;
 use crate::runtime::Runtime;
 use crate::snapshot::{Origin, Received, Resolved, Resolver, Snapshot};
+use crate::xds::{SourceNotice, Xds};
 
 /// What the process is started with.
 pub struct Settings {
@@ -75,6 +76,8 @@ struct Main {
     state: ServerState,
     signals: Signals,
     resolved: mpsc::UnboundedReceiver<Resolved>,
+    xds: Xds,
+    notices: mpsc::Receiver<SourceNotice>,
     calls: Option<mpsc::Receiver<Call>>,
     /// When listeners that drain are to be stopped.
     stop_at: Option<Instant>,
@@ -90,8 +93,8 @@ pub async fn run(settings: Settings) -> Result<(), String> {
     main.apply_static()?;
     main.start_admin().await?;
     main.snapshot.note_workers_started();
-    main.snapshot.publish();
-    main.state.initialized = true;
+    main.xds.advance(&mut main.snapshot);
+    main.note_progress();
     if main.settings.options.mode != Mode::InitOnly {
         main.serve().await;
         main.shut_down().await;
@@ -106,13 +109,20 @@ const SHUTDOWN_POLL: Duration = Duration::from_millis(20);
 impl Main {
     fn new(settings: Settings, workers: Workers) -> Result<Self, String> {
         let (answers, resolved) = mpsc::unbounded_channel::<Resolved>();
-        let snapshot = Snapshot::new(
+        let mut snapshot = Snapshot::new(
             &settings.store,
             settings.registry.clone(),
             workers.channels,
             Resolver::new(answers),
             settings.options.reject_unknown_dynamic_fields,
         );
+        let own = Worker::new(
+            settings.options.concurrency,
+            settings.store.clone(),
+            settings.access_logs.clone(),
+        );
+        snapshot.serve_main(own.clone());
+        let (xds, notices) = Xds::new(&settings.bootstrap.config, &settings.store, own);
         let state = ServerState {
             started: Instant::now(),
             initialized: false,
@@ -122,7 +132,7 @@ impl Main {
             stop_after_drain: None,
         };
         let signals = Signals::new().map_err(|e| format!("cannot listen to signals: {e}"))?;
-        Ok(Self { settings, snapshot, state, signals, resolved, calls: None, stop_at: None })
+        Ok(Self { settings, snapshot, state, signals, resolved, xds, notices, calls: None, stop_at: None })
     }
 
     fn apply_static(&mut self) -> Result<(), String> {
@@ -160,9 +170,14 @@ impl Main {
             tokio::select! {
                 Some(answer) = self.resolved.recv() => {
                     self.snapshot.apply_resolved(answer);
-                    self.snapshot.publish();
+                    self.xds.advance(&mut self.snapshot);
+                    self.note_progress();
                 }
                 Some(call) = next_call(&mut self.calls) => self.answer(call),
+                Some(notice) = self.notices.recv() => {
+                    self.xds.handle(notice, &mut self.snapshot);
+                    self.note_progress();
+                }
                 _ = flush.tick() => self.settings.store.flush(),
                 () = sleep_until(stop_at) => self.end_drain(),
                 request = self.signals.next() => match request {
@@ -174,6 +189,10 @@ impl Main {
                 },
             }
         }
+    }
+
+    fn note_progress(&mut self) {
+        self.state.initialized = self.xds.is_initialized();
     }
 
     fn answer(&mut self, call: Call) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use xds_client::protocol::{Push, Rejection, Resource};
+use xds_client::protocol::{Push, Rejection, Resource, WILDCARD};
 use xds_client::types;
 
 use super::Xds;
@@ -15,9 +15,10 @@ impl Xds {
     pub(super) fn apply(
         &mut self,
         source: usize,
-        push: Push,
+        mut push: Push,
         snapshot: &mut Snapshot,
     ) -> Vec<Rejection> {
+        self.drop_unwanted(source, &mut push);
         let begin = Instant::now();
         let url = push.type_url.clone();
         tracing::debug!(
@@ -44,6 +45,19 @@ impl Xds {
             }
         }
         rejected
+    }
+
+    /// Takes out what was given up while the push was on its way.
+    fn drop_unwanted(&self, source: usize, push: &mut Push) {
+        let subscribed = &self.sources[source].subscribed;
+        let url = push.type_url.clone();
+        if subscribed.contains(&(url.clone(), WILDCARD.into())) {
+            return;
+        }
+        let wanted = |name: &Arc<str>| subscribed.contains(&(url.clone(), name.clone()));
+        push.changed.retain(|resource| wanted(&resource.name));
+        push.unchanged.retain(wanted);
+        push.removed.retain(wanted);
     }
 
     fn apply_clusters(

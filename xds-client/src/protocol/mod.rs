@@ -282,6 +282,11 @@ impl Machine {
         for gone in self.subscriptions[at].forget_unwanted() {
             out.push(Action::Disarm(Timer::Ttl(type_url.clone(), gone)));
         }
+        let subscription = &self.subscriptions[at];
+        if let Some(push) = self.in_flight.as_mut().filter(|push| push.at == at) {
+            // Even if it is wanted again before the verdict, its owner has dropped it by now.
+            push.resources.retain(|r| subscription.wants(&r.name));
+        }
         self.flush(at, out);
     }
 
@@ -327,6 +332,9 @@ impl Machine {
             Timer::Ttl(type_url, name) => {
                 let at = self.position(&type_url);
                 if self.subscriptions[at].forget(&name) {
+                    if let Some(push) = self.in_flight.as_mut().filter(|push| push.at == at) {
+                        push.resources.retain(|r| r.name != name);
+                    }
                     out.push(Action::Expired { type_url, name });
                 }
             }
@@ -335,7 +343,9 @@ impl Machine {
 
     /// Sends what is due on a type.
     fn flush(&mut self, at: usize, out: &mut Vec<Action>) {
-        if self.state != Stream::Open {
+        // After a reconnect a type says what it holds, which a push without a verdict leaves open.
+        let undecided = |push: &InFlight| push.at == at && !push.answerable;
+        if self.state != Stream::Open || self.in_flight.as_ref().is_some_and(undecided) {
             return;
         }
         while let Some(mut request) = self.subscriptions[at].next_request() {
@@ -430,8 +440,8 @@ impl Machine {
         }
         if push.answerable {
             subscription.answer(push.nonce, push.version, &rejected);
-            self.flush(push.at, out);
         }
+        self.flush(push.at, out);
         self.deliver(out);
     }
 }
