@@ -35,6 +35,19 @@ pub fn to_https(head: &RequestHead) -> (StatusCode, HeaderValue) {
     (StatusCode::MOVED_PERMANENTLY, value)
 }
 
+/// The request's own URL, which goes with a direct response that is a redirect
+/// or says that something was created.
+pub fn to_itself(head: &RequestHead) -> HeaderValue {
+    let url = [
+        request_scheme(head),
+        b"://",
+        head.authority_bytes(),
+        &head.path,
+    ]
+    .concat();
+    HeaderValue::from_bytes(&url).unwrap_or_else(|_| HeaderValue::from_static("/"))
+}
+
 fn request_scheme(head: &RequestHead) -> &[u8] {
     head.headers
         .get_bytes(&names::X_FORWARDED_PROTO)

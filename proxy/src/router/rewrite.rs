@@ -121,26 +121,36 @@ fn rewrite_host(
         (HostRewrite::Auto | HostRewrite::None, None) => None,
     };
     if let Some(new) = new {
-        set_authority(head, new, forward.append_x_forwarded_host);
+        set_authority(
+            head,
+            new,
+            forward.append_x_forwarded_host,
+            weighted.is_none(),
+        );
     }
 }
 
-/// Sets a new authority. The old one goes to `x-forwarded-host` where asked,
-/// and to `x-envoy-original-host`.
-pub fn set_authority(head: &mut RequestHead, new: Bytes, append_forwarded_host: bool) {
-    let old = head.authority.clone().unwrap_or_default();
-    if old == new {
+/// Sets a new authority. The old one goes to `x-envoy-original-host` where
+/// `keep_original`, and to `x-forwarded-host` where asked.
+pub fn set_authority(
+    head: &mut RequestHead,
+    new: Bytes,
+    append_forwarded: bool,
+    keep_original: bool,
+) {
+    let old = head.authority.replace(new).unwrap_or_default();
+    if head.authority.as_ref() == Some(&old) || old.is_empty() {
         return;
     }
-    if let Ok(value) = HeaderValue::from_bytes(&old) {
-        if append_forwarded_host && !old.is_empty() {
-            append_comma_separated(&mut head.headers, &old);
-        }
-        if !head.headers.contains(&names::X_ENVOY_ORIGINAL_HOST) && !old.is_empty() {
-            head.headers.set(names::X_ENVOY_ORIGINAL_HOST, value);
-        }
+    if keep_original
+        && !head.headers.contains(&names::X_ENVOY_ORIGINAL_HOST)
+        && let Ok(value) = HeaderValue::from_bytes(&old)
+    {
+        head.headers.set(names::X_ENVOY_ORIGINAL_HOST, value);
     }
-    head.authority = Some(new);
+    if append_forwarded {
+        append_comma_separated(&mut head.headers, &old);
+    }
 }
 
 fn append_comma_separated(headers: &mut Headers, value: &[u8]) {

@@ -58,19 +58,46 @@ pub fn to_grpc_timeout(timeout: Duration) -> HeaderValue {
     unreachable!("the last unit always fits")
 }
 
-/// The timeout of `max_grpc_timeout`, or of its successor
-/// `grpc_timeout_header_max`: the header's value, capped, less the offset.
-fn capped_grpc(head: &RequestHead, max: Duration, offset: Option<Duration>) -> Duration {
-    let mut timeout = grpc_timeout(&head.headers).unwrap_or(Duration::ZERO);
-    if let Some(offset) = offset
-        && offset < timeout
-    {
-        timeout -= offset;
-    }
-    if max > Duration::ZERO && (timeout == Duration::ZERO || timeout > max) {
+/// A `grpc-timeout` capped, less the offset; a cap of zero is none.
+fn capped(timeout: Duration, max: Duration, offset: Option<Duration>) -> Duration {
+    let timeout = if !max.is_zero() && timeout > max {
         max
     } else {
         timeout
+    };
+    timeout.saturating_sub(offset.unwrap_or_default())
+}
+
+/// The deprecated `max_grpc_timeout`: no header means the cap, or for ever.
+fn of_max_grpc_timeout(head: &RequestHead, max: Duration, offset: Option<Duration>) -> Duration {
+    match grpc_timeout(&head.headers) {
+        Some(asked) if !asked.is_zero() => {
+            let less = asked.saturating_sub(offset.unwrap_or_default());
+            let asked = if less.is_zero() { asked } else { less };
+            if !max.is_zero() && asked > max {
+                max
+            } else {
+                asked
+            }
+        }
+        _ => max,
+    }
+}
+
+/// The life of the stream: a `grpc-timeout` where the route takes it, else the
+/// route's own, else the HCM's.
+fn stream_duration(
+    forward: &ForwardConfig,
+    head: &RequestHead,
+    hcm: Option<Duration>,
+) -> Option<Duration> {
+    let config = forward.max_stream_duration.unwrap_or_default();
+    match (grpc_timeout(&head.headers), config.grpc_timeout_header_max) {
+        (Some(asked), Some(max)) => Some(capped(asked, max, config.grpc_timeout_header_offset)),
+        _ => match config.max_stream_duration {
+            Some(own) => Some(own).filter(|d| !d.is_zero()),
+            None => hcm,
+        },
     }
 }
 
@@ -83,29 +110,15 @@ pub fn of_request(
     hcm_max_duration: Option<Duration>,
     respect_expected: bool,
 ) -> Timeouts {
-    let mut global = forward.timeout;
-    let mut max_duration = hcm_max_duration;
-    if let (true, Some(max)) = (head.is_grpc(), forward.max_grpc_timeout) {
-        global = Some(capped_grpc(head, max, forward.grpc_timeout_offset)).filter(|t| !t.is_zero());
-    }
-    if let Some(config) = &forward.max_stream_duration {
-        if let Some(route) = config.max_stream_duration {
-            max_duration = Some(route).filter(|d| !d.is_zero());
+    // A route with `max_stream_duration` has no timeout of the old kind.
+    let mut global = match (forward.max_stream_duration, forward.max_grpc_timeout) {
+        (Some(_), _) => None,
+        (None, Some(max)) if head.is_grpc() => {
+            Some(of_max_grpc_timeout(head, max, forward.grpc_timeout_offset))
         }
-        if let Some(max) = config.grpc_timeout_header_max
-            && head.headers.contains(&names::GRPC_TIMEOUT)
-        {
-            let timeout = capped_grpc(head, max, config.grpc_timeout_header_offset);
-            max_duration = Some(timeout).filter(|t| !t.is_zero());
-            global = None;
-        }
-    }
-    let mut timeouts = Timeouts {
-        global,
-        per_try: retry.and_then(|r| r.per_try_timeout),
-        per_try_idle: retry.and_then(|r| r.per_try_idle_timeout),
-        max_duration,
+        (None, _) => forward.timeout,
     };
+    let mut per_try = retry.and_then(|r| r.per_try_timeout);
     let asked = millis(&head.headers, &names::X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS);
     let expected = millis(&head.headers, &names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS);
     if let Some(asked) = if respect_expected {
@@ -113,33 +126,37 @@ pub fn of_request(
     } else {
         asked
     } {
-        timeouts.global = Some(asked).filter(|t| !t.is_zero());
+        global = Some(asked);
     }
     if let Some(asked) = millis(
         &head.headers,
         &names::X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS,
     ) {
-        timeouts.per_try = Some(asked).filter(|t| !t.is_zero());
+        per_try = Some(asked);
     }
+    global = global.filter(|t| !t.is_zero());
+    per_try = per_try.filter(|t| !t.is_zero());
     // A try that may last longer than the whole is bounded by the whole alone.
-    if timeouts.per_try >= timeouts.global && timeouts.global.is_some() {
-        timeouts.per_try = None;
+    if global.is_some() && per_try >= global {
+        per_try = None;
     }
-    timeouts
+    Timeouts {
+        global,
+        per_try,
+        per_try_idle: retry.and_then(|r| r.per_try_idle_timeout),
+        max_duration: stream_duration(forward, head, hcm_max_duration),
+    }
 }
 
-/// Tells the upstream how long it has: `x-envoy-expected-rq-timeout-ms`, and
-/// `grpc-timeout` where the route takes it.
+/// Tells the upstream how long it has: `x-envoy-expected-rq-timeout-ms` where
+/// `insert_expected`, and `grpc-timeout`.
 pub fn announce(
     timeouts: &Timeouts,
     forward: &ForwardConfig,
     head: &mut RequestHead,
     insert_expected: bool,
 ) {
-    let expected = [timeouts.per_try, timeouts.global]
-        .into_iter()
-        .flatten()
-        .next();
+    let expected = timeouts.per_try.or(timeouts.global);
     head.headers.remove(&names::X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS);
     head.headers
         .remove(&names::X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS);
@@ -148,18 +165,15 @@ pub fn announce(
         head.headers
             .set(names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, value);
     }
-    let takes_grpc = forward.max_grpc_timeout.is_some()
-        || forward
-            .max_stream_duration
-            .is_some_and(|m| m.grpc_timeout_header_max.is_some());
-    if takes_grpc && head.is_grpc() {
-        let left = match forward.max_grpc_timeout {
-            Some(_) => expected,
-            None => timeouts.max_duration,
-        };
-        if let Some(left) = left {
-            head.headers.set(names::GRPC_TIMEOUT, to_grpc_timeout(left));
-        }
+    if let Some(life) = timeouts.max_duration
+        && (head.is_grpc() || head.headers.contains(&names::GRPC_TIMEOUT))
+    {
+        head.headers.set(names::GRPC_TIMEOUT, to_grpc_timeout(life));
+    }
+    let old_kind = forward.max_stream_duration.is_none() && forward.max_grpc_timeout.is_some();
+    if let (true, true, Some(expected)) = (old_kind, head.is_grpc(), expected) {
+        head.headers
+            .set(names::GRPC_TIMEOUT, to_grpc_timeout(expected));
     }
 }
 

@@ -59,32 +59,36 @@ flags! {
     UnconditionalDropOverload = "UDO", "UnconditionalDropOverload";
 }
 
-/// A set of flags.
+/// A set of flags that keeps the order in which they were set: that is how Envoy
+/// prints them. No stream has more than a few; what goes beyond is left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct ResponseFlags(u64);
+pub struct ResponseFlags {
+    set: [Option<ResponseFlag>; 6],
+}
 
 impl ResponseFlags {
-    /// Adds a flag.
+    /// Adds a flag, unless it is there.
     pub fn set(&mut self, flag: ResponseFlag) {
-        self.0 |= 1 << flag as u8;
+        if !self.has(flag)
+            && let Some(free) = self.set.iter_mut().find(|f| f.is_none())
+        {
+            *free = Some(flag);
+        }
     }
 
     /// Whether the flag is in the set.
     pub fn has(self, flag: ResponseFlag) -> bool {
-        self.0 & (1 << flag as u8) != 0
+        self.set.contains(&Some(flag))
     }
 
     /// Whether no flag is set.
     pub fn is_empty(self) -> bool {
-        self.0 == 0
+        self.set[0].is_none()
     }
 
-    /// The flags in Envoy's order.
+    /// The flags in the order in which they were set.
     pub fn iter(self) -> impl Iterator<Item = ResponseFlag> {
-        ResponseFlag::ALL
-            .iter()
-            .copied()
-            .filter(move |f| self.has(*f))
+        self.set.into_iter().flatten()
     }
 }
 
@@ -107,11 +111,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prints_in_envoys_order() {
+    fn prints_in_the_order_of_setting() {
         let mut flags = ResponseFlags::default();
         assert_eq!(flags.to_string(), "-");
         flags.set(ResponseFlag::UpstreamRetryLimitExceeded);
         flags.set(ResponseFlag::UpstreamConnectionFailure);
-        assert_eq!(flags.to_string(), "UF,URX");
+        assert_eq!(flags.to_string(), "URX,UF");
+        flags.set(ResponseFlag::UpstreamConnectionFailure);
+        assert_eq!(flags.iter().count(), 2);
     }
 }

@@ -24,7 +24,7 @@ pub mod details {
         ROUTE_NOT_FOUND = "route_not_found";
         CLUSTER_NOT_FOUND = "cluster_not_found";
         NO_HEALTHY_UPSTREAM = "no_healthy_upstream";
-        UPSTREAM_RESPONSE_TIMEOUT = "upstream_response_timeout";
+        RESPONSE_TIMEOUT = "response_timeout";
         UPSTREAM_PER_TRY_TIMEOUT = "upstream_per_try_timeout";
         UPSTREAM_PER_TRY_IDLE_TIMEOUT = "upstream_per_try_idle_timeout";
         UPSTREAM_MAX_STREAM_DURATION_REACHED = "upstream_max_stream_duration_reached";

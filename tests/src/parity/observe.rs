@@ -114,8 +114,16 @@ impl StatChoice {
     }
 }
 
+/// The fields in wire order. Pseudo headers come sorted: their order among
+/// themselves means nothing (RFC 9113, 8.3), and every library has its own.
 fn fields(list: &Fields, normaliser: &Normaliser) -> Vec<String> {
-    list.0.iter().map(|(n, v)| normaliser.field(n, v)).collect()
+    let mut lines: Vec<String> = list.0.iter().map(|(n, v)| normaliser.field(n, v)).collect();
+    let pseudo = lines
+        .iter()
+        .take_while(|line| line.starts_with(':'))
+        .count();
+    lines[..pseudo].sort();
+    lines
 }
 
 fn head(head: &Head, normaliser: &Normaliser) -> Vec<String> {

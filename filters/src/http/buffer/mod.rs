@@ -72,7 +72,9 @@ impl HttpFilter for BufferFilter {
         end_stream: bool,
     ) -> FilterStatus {
         self.received += data.len() as u64;
-        if self.received > self.max {
+        // As in Envoy, the piece that ends the request is not held any more, and
+        // so not held against the limit.
+        if self.received > self.max && !end_stream {
             return FilterStatus::Reply(Box::new(LocalReply::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "Payload Too Large",

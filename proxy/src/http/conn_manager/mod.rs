@@ -201,15 +201,31 @@ impl Hcm {
 
 impl Hcm {
     /// Counts a response by the class of its status.
-    fn count_response(&self, code: u16) {
+    pub fn count_response(&self, code: u16) {
         self.stats.inc(HcmStats::downstream_rq_completed);
-        self.listener_stats.inc(HcmListenerStats::downstream_rq_completed);
+        self.listener_stats
+            .inc(HcmListenerStats::downstream_rq_completed);
         let (stat, by_listener) = match code / 100 {
-            1 => (HcmStats::downstream_rq_1xx, HcmListenerStats::downstream_rq_1xx),
-            2 => (HcmStats::downstream_rq_2xx, HcmListenerStats::downstream_rq_2xx),
-            3 => (HcmStats::downstream_rq_3xx, HcmListenerStats::downstream_rq_3xx),
-            4 => (HcmStats::downstream_rq_4xx, HcmListenerStats::downstream_rq_4xx),
-            5 => (HcmStats::downstream_rq_5xx, HcmListenerStats::downstream_rq_5xx),
+            1 => (
+                HcmStats::downstream_rq_1xx,
+                HcmListenerStats::downstream_rq_1xx,
+            ),
+            2 => (
+                HcmStats::downstream_rq_2xx,
+                HcmListenerStats::downstream_rq_2xx,
+            ),
+            3 => (
+                HcmStats::downstream_rq_3xx,
+                HcmListenerStats::downstream_rq_3xx,
+            ),
+            4 => (
+                HcmStats::downstream_rq_4xx,
+                HcmListenerStats::downstream_rq_4xx,
+            ),
+            5 => (
+                HcmStats::downstream_rq_5xx,
+                HcmListenerStats::downstream_rq_5xx,
+            ),
             _ => return,
         };
         self.stats.inc(stat);
@@ -228,8 +244,12 @@ macro_rules! counts {
 }
 
 counts! {
-    /// The client reset the stream.
-    count_remote_reset: downstream_rq_rx_reset;
+    /// A stream was reset, by whichever side.
+    count_reset: downstream_rq_rx_reset;
+    /// A stream was reset by this side.
+    count_local_reset: downstream_rq_tx_reset;
+    /// The response began before the request was complete.
+    count_response_before_request_complete: downstream_rq_response_before_rq_complete;
     /// A filter panicked.
     count_panic: downstream_rq_filter_panic;
     /// A request was answered 413.
@@ -248,12 +268,10 @@ counts! {
     count_no_route: no_route;
     /// The route's cluster does not exist.
     count_no_cluster: no_cluster;
-    /// A redirect was sent.
-    count_redirect: rq_redirect;
+    /// The upstream reset a gRPC stream after its response had begun.
+    count_reset_after_response_started: rq_reset_after_downstream_response_started;
     /// A direct response was sent.
     count_direct_response: rq_direct_response;
-    /// The upstream reset the stream after its response had begun.
-    count_reset_after_response_started: rq_reset_after_downstream_response_started;
 }
 
 /// The rules for the head of a response, on its way out.

@@ -6,6 +6,7 @@ use filter_api::Side;
 use outrigger_types::{Buffer, Headers, ResetReason, ResponseHead};
 
 use super::{BodyEnd, Stream};
+use crate::http::codec::ServerStream;
 use crate::http::conn_manager;
 
 impl Stream {
@@ -53,6 +54,11 @@ impl Stream {
             self.send_head();
         }
         if self.download.head_sent && !self.download.finished {
+            // Bytes count as sent once they are on their way, however long the
+            // client takes to grant a window.
+            let waiting = self.chain.encode_out.data.len();
+            self.info.bytes_sent += (waiting - self.download.counted) as u64;
+            self.download.counted = waiting;
             self.send_body(cx);
         }
         if self.download.finished && !self.over {
@@ -77,6 +83,12 @@ impl Stream {
         self.info.header_bytes_sent = response.byte_size() as u64;
         self.info.times.first_downstream_tx = Some(self.info.elapsed());
         let ends = ends || self.is_head;
+        if !self.upload.received {
+            self.hcm.count_response_before_request_complete();
+            if let ServerStream::H1(connection) = &mut self.down {
+                connection.set_close();
+            }
+        }
         let sent = self.down.send_head(response.clone(), ends);
         self.download.head_sent = true;
         match sent {
@@ -101,7 +113,7 @@ impl Stream {
                 Poll::Ready(Err(error)) => return self.on_downstream_reset(&error),
                 Poll::Ready(Ok(sent)) => {
                     self.moved |= sent > 0;
-                    self.info.bytes_sent += sent as u64;
+                    self.download.counted = self.chain.encode_out.data.len();
                     self.release_download(sent);
                     if !self.chain.encode_out.data.is_empty() {
                         return;
@@ -136,6 +148,9 @@ impl Stream {
     /// wanted any more: RST_STREAM with NO_ERROR, or the end of the connection.
     fn finish(&mut self) {
         self.info.times.last_downstream_tx = Some(self.info.elapsed());
+        if !self.upload.received {
+            self.hcm.count_reset();
+        }
         self.abandon_upstream(false);
         self.over = true;
     }

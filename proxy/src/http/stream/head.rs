@@ -136,8 +136,15 @@ impl Stream {
             if let Some(route) = &matched.route {
                 self.info.route_name = route.name.clone();
             }
-            self.info.upstream.cluster_raw = matched.cluster.clone();
-            self.info.upstream.cluster = matched.cluster.clone();
+            // What does not exist is not logged as the cluster.
+            let cluster = matched
+                .cluster
+                .as_ref()
+                .and_then(|name| self.hcm.worker.cluster(name));
+            if let Some(cluster) = cluster {
+                self.info.upstream.cluster = Some(cluster.info.observability_name().clone());
+                self.info.upstream.cluster_raw = Some(cluster.info.name().clone());
+            }
         }
     }
 
@@ -185,7 +192,12 @@ impl Stream {
             }
             RouteActionConfig::DirectResponse { status, body } => {
                 self.hcm.count_direct_response();
-                let reply = LocalReply::new(*status, body.clone(), details::DIRECT_RESPONSE);
+                let mut reply = LocalReply::new(*status, body.clone(), details::DIRECT_RESPONSE);
+                if *status == StatusCode::CREATED || status.is_redirection() {
+                    reply
+                        .headers
+                        .set(names::LOCATION, redirect::to_itself(&self.request));
+                }
                 self.router_reply(reply);
             }
             RouteActionConfig::Forward(forward) => {
@@ -219,7 +231,7 @@ impl Stream {
     }
 
     fn redirect(&mut self, status: StatusCode, location: HeaderValue) {
-        self.hcm.count_redirect();
+        self.hcm.count_direct_response();
         let mut reply = LocalReply::new(status, "", details::DIRECT_RESPONSE);
         reply.headers.set(names::LOCATION, location);
         self.router_reply(reply);

@@ -86,6 +86,8 @@ struct Download {
     finished: bool,
     /// Bytes received from upstream whose credit was not given back.
     unreleased: usize,
+    /// Bytes that wait to be sent and are counted as sent.
+    counted: usize,
 }
 
 impl Stream {
@@ -220,13 +222,13 @@ impl Stream {
         } else if error.remote && error.code.is_some() {
             self.info.flags.set(ResponseFlag::DownstreamRemoteReset);
             self.set_details("http2.remote_reset".into());
-            self.hcm.count_remote_reset();
         } else {
             self.info
                 .flags
                 .set(ResponseFlag::DownstreamConnectionTermination);
             self.set_details(details::DOWNSTREAM_REMOTE_DISCONNECT.into());
         }
+        self.hcm.count_reset();
         self.abandon_upstream(true);
         self.over = true;
     }
@@ -234,6 +236,8 @@ impl Stream {
     /// Resets the downstream: there is no other way to say that the response
     /// will not be complete.
     fn reset(&mut self, reason: ResetReason) {
+        self.hcm.count_reset();
+        self.hcm.count_local_reset();
         self.abandon_upstream(false);
         self.down.reset(reason);
         self.over = true;
@@ -249,9 +253,9 @@ impl Stream {
         self.over = true;
     }
 
-    /// Sets the details unless they are known already.
+    /// Says why the stream ended as it did; the last word counts.
     fn set_details(&mut self, details: Details) {
-        self.info.response_code_details.get_or_insert(details);
+        self.info.response_code_details = Some(details);
     }
 
     /// The HTTP/1 connection, for its next request, once the stream is over.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use filter_api::{LocalReply, Services, Side};
-use outrigger_types::{Buffer, ResetReason, ResponseFlag, StatusCode, details};
+use outrigger_types::{Buffer, ResetReason, ResponseFlag, ResponseHead, StatusCode, details};
 
 use super::Stream;
 use crate::http::codec::ServerStream;
@@ -12,11 +12,14 @@ impl Stream {
     /// Answers here: the attempt is given up, and the reply takes the way of a
     /// response through the encode filters. If a head went out before, the
     /// stream is reset instead.
-    pub(super) fn local_reply(&mut self, reply: LocalReply) {
+    pub(super) fn local_reply(&mut self, mut reply: LocalReply) {
         if let Some(flag) = reply.flag {
             self.info.flags.set(flag);
         }
         self.info.response_code_details = Some(reply.details.clone());
+        if reply.details == details::REQUEST_PAYLOAD_TOO_LARGE {
+            self.hcm.count_too_large();
+        }
         // After a malformed message HTTP/1 does not go on, unless it is told to.
         if reply.status == StatusCode::BAD_REQUEST
             && !self.hcm.config.stream_error_on_invalid_http_message
@@ -31,17 +34,22 @@ impl Stream {
         }
         self.chain.abandon(Side::Encode);
         self.download.unreleased = 0;
+        // The route's changes come before what the reply says of its body.
+        if std::mem::take(&mut self.download.by_router) {
+            self.info.response_code = Some(reply.status.as_u16());
+            let mut head = ResponseHead::new(reply.status);
+            head.headers = std::mem::take(&mut reply.headers);
+            self.finish_router_headers(&mut head);
+            reply.headers = head.headers;
+        }
         let runtime = self.hcm.worker.runtime();
-        let mut rendered = local_reply::render(
+        let rendered = local_reply::render(
             &self.hcm.config.local_reply,
             reply,
             &self.request,
             &mut self.info,
             &runtime,
         );
-        if std::mem::take(&mut self.download.by_router) {
-            self.finish_router_headers(&mut rendered.head);
-        }
         // A second reply, made by a filter for this one, goes out as it is.
         let nested = std::mem::replace(&mut self.download.is_local, true);
         if nested {
@@ -56,7 +64,7 @@ impl Stream {
         self.moved = true;
     }
 
-    fn send_around_filters(&mut self, head: outrigger_types::ResponseHead, body: Bytes) {
+    fn send_around_filters(&mut self, head: ResponseHead, body: Bytes) {
         self.response = Some(head);
         self.chain.encode_out.head = true;
         self.chain.encode_out.data = Buffer::from(body);
@@ -67,7 +75,6 @@ impl Stream {
     pub(super) fn on_overflow(&mut self, side: Side) {
         match side {
             Side::Decode => {
-                self.hcm.count_too_large();
                 let reply = LocalReply::new(
                     StatusCode::PAYLOAD_TOO_LARGE,
                     "Payload Too Large",

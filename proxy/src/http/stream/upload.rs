@@ -3,7 +3,7 @@
 use std::task::{Context, Poll};
 
 use filter_api::Side;
-use outrigger_types::{Buffer, Headers};
+use outrigger_types::{Buffer, Headers, Protocol};
 
 use super::{BodyEnd, Stream};
 use crate::http::codec::BodyEvent;
@@ -37,7 +37,13 @@ impl Stream {
             BodyEvent::Data { bytes, end_stream } => {
                 self.info.bytes_received += bytes.len() as u64;
                 self.upload.unreleased += bytes.len();
-                self.on_request_data(bytes.into(), end_stream);
+                // On HTTP/1 the end is an event of its own for filters, as the
+                // codec of Envoy has it.
+                let apart = end_stream && self.info.protocol != Some(Protocol::Http2);
+                self.on_request_data(bytes.into(), end_stream && !apart);
+                if apart && !self.upload.stopped && !self.over {
+                    self.on_request_data(Buffer::new(), true);
+                }
             }
             BodyEvent::End => self.on_request_data(Buffer::new(), true),
             BodyEvent::Trailers(trailers) => self.on_request_trailers(trailers),

@@ -231,15 +231,20 @@ impl Stream {
         self.info.upstream = UpstreamInfo {
             cluster: Some(cluster.info.observability_name().clone()),
             cluster_raw: Some(cluster.info.name().clone()),
-            host: Some(host.address.clone()),
-            hostname: Some(host.hostname.clone()),
             attempted,
             ..UpstreamInfo::default()
         };
     }
 
+    /// The host that the request went to, or would have gone to.
+    fn log_host(&mut self, host: &Host) {
+        self.info.upstream.host = Some(host.address.clone());
+        self.info.upstream.hostname = Some(host.hostname.clone());
+    }
+
     /// Sends the head on a connection.
     fn begin(&mut self, attached: Attached) {
+        self.log_host(&attached.host().clone());
         let Some(target) = &self.upstream.target else {
             return;
         };
@@ -258,7 +263,7 @@ impl Stream {
         }
         if target.auto_host && !attached.host().hostname.is_empty() {
             let name = bytes::Bytes::copy_from_slice(attached.host().hostname.as_bytes());
-            rewrite::set_authority(&mut head, name, target.append_forwarded_host);
+            rewrite::set_authority(&mut head, name, target.append_forwarded_host, true);
         }
         let upstream = &mut self.info.upstream;
         let meta = attached.meta();
@@ -420,6 +425,13 @@ impl Stream {
         if is_continue && !self.hcm.config.proxy_100_continue {
             return;
         }
+        let status = head.status.as_u16();
+        if let Some(target) = &self.upstream.target {
+            target
+                .cluster
+                .charge_code(status, self.info.internal_request);
+        }
+        self.hcm.count_response(status);
         if let Err(error) = self.down.send_informational(head) {
             self.on_downstream_reset(&error);
         }
@@ -443,8 +455,8 @@ impl Stream {
                 HeaderValue::from(millis),
             );
         }
-        self.finish_router_headers(&mut head);
         self.info.response_code = Some(head.status.as_u16());
+        self.finish_router_headers(&mut head);
         self.set_details(details::VIA_UPSTREAM.into());
         if end_stream {
             self.on_response_complete();
@@ -602,16 +614,15 @@ impl Stream {
     /// Drops the attempt; one that is not complete is reset.
     fn drop_attempt(&mut self) {
         let attempt = std::mem::take(&mut self.upstream.attempt);
-        if let (Attempt::Active(mut active), false) =
-            (attempt, self.upstream.finished && self.upstream.end_sent)
-        {
-            if let Some(target) = &self.upstream.target
-                && !self.upstream.finished
-            {
-                target.cluster.stats.inc(ClusterStats::upstream_rq_tx_reset);
-            }
-            active.stream().reset(ResetReason::LocalReset);
+        let complete = self.upstream.finished && self.upstream.end_sent;
+        let (Attempt::Active(mut active), false) = (attempt, complete) else {
+            return;
+        };
+        if active.meta.protocol == Protocol::Http2 {
+            let stats = &active.meta.cluster().stats;
+            stats.inc(ClusterStats::upstream_rq_tx_reset);
         }
+        active.stream().reset(ResetReason::LocalReset);
     }
 
     /// Gives up the way upstream; `cancelled` by the downstream's end.
@@ -635,6 +646,10 @@ impl Stream {
     }
 
     fn on_pool_failure(&mut self, failure: PoolFailure) {
+        // A request that a breaker refused was never a host's.
+        if failure.reason != ResetReason::Overflow {
+            self.log_host(&failure.host);
+        }
         self.info.upstream.transport_failure =
             failure.transport_failure.clone().filter(|t| !t.is_empty());
         let error = StreamError {
@@ -651,16 +666,13 @@ impl Stream {
     fn on_attempt_reset(&mut self, error: &StreamError, began: bool) {
         self.moved = true;
         let reason = error.reason;
-        if let Some(target) = &self.upstream.target
-            && began
-            && matches!(
-                reason,
-                ResetReason::RemoteReset | ResetReason::RemoteRefusedStreamReset
-            )
-        {
-            target.cluster.stats.inc(ClusterStats::upstream_rq_rx_reset);
-        }
-        if let Attempt::Active(active) = &self.upstream.attempt {
+        if let Attempt::Active(mut active) = std::mem::take(&mut self.upstream.attempt) {
+            if began {
+                count_stream_reset(&active, reason);
+            }
+            if reason == ResetReason::ConnectionTermination {
+                active.note_closed_by_peer();
+            }
             active.host().stats.rq_error.fetch_add(1, Ordering::Relaxed);
         }
         if self.upstream.committed {
@@ -682,8 +694,9 @@ impl Stream {
         self.info.flags.set(local_reply::flag_of(reason));
         self.info.response_code_details = Some(local_reply::details_after_head(reason));
         self.upstream.finished = true;
-        self.upstream.attempt = Attempt::None;
-        self.hcm.count_reset_after_response_started();
+        if self.info.is_grpc {
+            self.hcm.count_reset_after_response_started();
+        }
         if self.download.head_sent {
             self.cut_response(reason);
         } else {
@@ -724,7 +737,7 @@ impl Stream {
                 .rq_timeout
                 .fetch_add(1, Ordering::Relaxed);
         }
-        self.upstream_timeout(details::UPSTREAM_RESPONSE_TIMEOUT);
+        self.upstream_timeout(details::RESPONSE_TIMEOUT);
     }
 
     pub(super) fn on_per_try_timeout(&mut self, fired: Fired) {
@@ -786,5 +799,22 @@ fn strip_retry_headers(head: &mut RequestHead) {
         &names::X_ENVOY_UPSTREAM_ALT_STAT_NAME,
     ] {
         head.headers.remove(name);
+    }
+}
+
+/// Counts the end of a stream as a pool of HTTP/2 does in Envoy; those of HTTP/1
+/// do not.
+fn count_stream_reset(active: &UpstreamStream, reason: ResetReason) {
+    if active.meta.protocol != Protocol::Http2 {
+        return;
+    }
+    let stats = &active.meta.cluster().stats;
+    match reason {
+        ResetReason::RemoteReset => stats.inc(ClusterStats::upstream_rq_rx_reset),
+        ResetReason::ConnectionTermination => {
+            stats.inc(ClusterStats::upstream_rq_pending_failure_eject);
+        }
+        ResetReason::ProtocolError => stats.inc(ClusterStats::upstream_rq_tx_reset),
+        _ => {}
     }
 }
