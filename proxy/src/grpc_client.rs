@@ -87,7 +87,9 @@ impl tower_service::Service<http::Request<Body>> for GrpcClient {
         let name = self.cluster.clone();
         Box::pin(async move {
             let Some(cluster) = cluster else {
-                return Err(Status::unavailable(format!("Cluster not available: {name}")));
+                return Err(Status::unavailable(format!(
+                    "Cluster not available: {name}"
+                )));
             };
             let stream = start(&cluster, head).await?;
             let mut call = Call {
@@ -171,7 +173,9 @@ impl Call {
         loop {
             match std::task::ready!(self.stream.stream().poll_head(cx)).map_err(|e| broken(&e))? {
                 HeadEvent::Informational(_) => {}
-                HeadEvent::Final { head, end_stream } => return Poll::Ready(Ok((head, end_stream))),
+                HeadEvent::Final { head, end_stream } => {
+                    return Poll::Ready(Ok((head, end_stream)));
+                }
             }
         }
     }
@@ -229,7 +233,9 @@ impl http_body::Body for ResponseBody {
                 call.stream.stream().release(bytes.len());
                 (Some(Ok(Frame::data(bytes))), end_stream)
             }
-            Ok(BodyEvent::Trailers(fields)) => (Some(Ok(Frame::trailers(header_map(&fields)))), true),
+            Ok(BodyEvent::Trailers(fields)) => {
+                (Some(Ok(Frame::trailers(header_map(&fields)))), true)
+            }
             Ok(BodyEvent::End) => (None, true),
             Err(status) => (Some(Err(status)), true),
         };

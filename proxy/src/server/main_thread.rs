@@ -47,7 +47,9 @@ impl Workers {
     /// # Errors
     /// When the system gives no thread.
     pub fn start(settings: &Settings) -> io::Result<Self> {
-        let mut workers = Self { channels: Vec::new() };
+        let mut workers = Self {
+            channels: Vec::new(),
+        };
         for index in 0..settings.options.concurrency {
             let (sender, receiver) = mpsc::unbounded_channel();
             let store = settings.store.clone();
@@ -88,7 +90,8 @@ struct Main {
 /// # Errors
 /// What keeps it from starting.
 pub async fn run(settings: Settings) -> Result<(), String> {
-    let workers = Workers::start(&settings).map_err(|e| format!("cannot start the workers: {e}"))?;
+    let workers =
+        Workers::start(&settings).map_err(|e| format!("cannot start the workers: {e}"))?;
     let mut main = Main::new(settings, workers)?;
     main.apply_static()?;
     main.start_admin().await?;
@@ -122,6 +125,7 @@ impl Main {
             settings.access_logs.clone(),
         );
         snapshot.serve_main(own.clone());
+        snapshot.set_drain_time(settings.options.drain_time);
         let (xds, notices) = Xds::new(&settings.bootstrap.config, &settings.store, own);
         let state = ServerState {
             started: Instant::now(),
@@ -132,7 +136,17 @@ impl Main {
             stop_after_drain: None,
         };
         let signals = Signals::new().map_err(|e| format!("cannot listen to signals: {e}"))?;
-        Ok(Self { settings, snapshot, state, signals, resolved, xds, notices, calls: None, stop_at: None })
+        Ok(Self {
+            settings,
+            snapshot,
+            state,
+            signals,
+            resolved,
+            xds,
+            notices,
+            calls: None,
+            stop_at: None,
+        })
     }
 
     fn apply_static(&mut self) -> Result<(), String> {
@@ -142,21 +156,31 @@ impl Main {
         self.snapshot.set_runtime(runtime);
         for bytes in &config.static_clusters {
             let received = Received::now(bytes.clone(), "");
-            self.snapshot.apply_cluster(received, Origin::Static).map_err(|e| e.to_string())?;
+            self.snapshot
+                .apply_cluster(received, Origin::Static)
+                .map_err(|e| e.to_string())?;
         }
         for bytes in &config.static_listeners {
             let received = Received::now(bytes.clone(), "");
-            self.snapshot.apply_listener(received, Origin::Static).map_err(|e| e.to_string())?;
+            self.snapshot
+                .apply_listener(received, Origin::Static)
+                .map_err(|e| e.to_string())?;
         }
         Ok(())
     }
 
     async fn start_admin(&mut self) -> Result<(), String> {
-        let Some(config) = &self.settings.bootstrap.config.admin else { return Ok(()) };
+        let Some(config) = &self.settings.bootstrap.config.admin else {
+            return Ok(());
+        };
         let listener = AdminListener::bind(&config.address).await?;
         if let Some(path) = &self.settings.options.admin_address_path {
-            std::fs::write(path, listener.address())
-                .map_err(|e| format!("cannot write the admin address to '{}': {e}", path.display()))?;
+            std::fs::write(path, listener.address()).map_err(|e| {
+                format!(
+                    "cannot write the admin address to '{}': {e}",
+                    path.display()
+                )
+            })?;
         }
         self.calls = Some(admin::serve(listener));
         Ok(())
@@ -178,7 +202,11 @@ impl Main {
                     self.xds.handle(notice, &mut self.snapshot);
                     self.note_progress();
                 }
-                _ = flush.tick() => self.settings.store.flush(),
+                _ = flush.tick() => {
+                    self.snapshot.end_drained();
+                    self.snapshot.observe_breakers();
+                    self.settings.store.flush();
+                }
                 () = sleep_until(stop_at) => self.end_drain(),
                 request = self.signals.next() => match request {
                     Request::ReopenLogs => {
@@ -196,6 +224,7 @@ impl Main {
     }
 
     fn answer(&mut self, call: Call) {
+        self.snapshot.observe_breakers();
         let mut cx = AdminContext {
             snapshot: &mut self.snapshot,
             store: &self.settings.store,

@@ -11,6 +11,7 @@ use outrigger_config::ir::{
 use outrigger_stats::Slab;
 use outrigger_types::Address;
 
+use super::breakers::BreakerGauges;
 use super::stats::{ClusterManagerStats, ClusterMembershipStats};
 use super::{Applied, Origin, Received, Resolved, Snapshot};
 use crate::server::worker::Change;
@@ -29,6 +30,7 @@ pub struct ClusterEntry {
     /// Its hosts.
     pub hosts: Arc<PrioritySet>,
     stats: Slab<ClusterMembershipStats>,
+    pub(super) breakers: BreakerGauges,
     /// Of a cluster by EDS only.
     endpoints_stats: Option<Slab<EndpointsStats>>,
     /// Addresses of names that DNS has answered.
@@ -171,6 +173,7 @@ impl Snapshot {
         let by_eds = matches!(info.config.discovery, DiscoveryConfig::Eds { .. });
         ClusterEntry {
             stats: info.scope.slab(),
+            breakers: BreakerGauges::new(&info),
             endpoints_stats: by_eds.then(|| info.scope.slab()),
             received,
             origin,
@@ -297,9 +300,7 @@ impl Snapshot {
     /// Counts that endpoints came again as they were.
     pub(crate) fn note_same_endpoints(&self, service: &str) {
         for cluster in self.users_of(service) {
-            cluster
-                .stats
-                .inc(ClusterMembershipStats::update_no_rebuild);
+            cluster.stats.inc(ClusterMembershipStats::update_no_rebuild);
         }
     }
 

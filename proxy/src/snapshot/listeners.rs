@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use filter_api::ConfigError;
 use outrigger_config::convert;
-use outrigger_config::ir::{ConfigSourceConfig, ListenerConfig, NetworkTerminal, RouteSource, TrafficDirection};
+use outrigger_config::ir::{
+    ConfigSourceConfig, ListenerConfig, NetworkTerminal, RouteSource, TrafficDirection,
+};
 
 use super::stats::ListenerManagerStats;
 use super::{Applied, Origin, Received, Snapshot};
@@ -187,8 +189,10 @@ impl Snapshot {
             return;
         }
         let warming = self.warming_listeners.remove(name).is_some();
-        let active = self.listeners.remove(name).is_some();
-        if active {
+        let removed = self.listeners.remove(name);
+        let active = removed.is_some();
+        if let Some(entry) = removed {
+            self.begin_drain(&entry);
             self.pending.push(Change::RemoveListener(name.into()));
         }
         if active || warming {
@@ -213,8 +217,12 @@ impl Snapshot {
 
     /// Connections that listeners serve, over all workers.
     pub fn active_connections(&self) -> u64 {
-        let names: BTreeSet<&Arc<str>> = self.listeners.values().map(|l| &l.spec.stat_name).collect();
-        let of = |name: &&Arc<str>| self.store.gauge_value(&format!("listener.{name}.downstream_cx_active"));
+        let names: BTreeSet<&Arc<str>> =
+            self.listeners.values().map(|l| &l.spec.stat_name).collect();
+        let of = |name: &&Arc<str>| {
+            self.store
+                .gauge_value(&format!("listener.{name}.downstream_cx_active"))
+        };
         names.iter().filter_map(of).sum()
     }
 

@@ -8,8 +8,10 @@
 //! A cluster by EDS is warm once its hosts are known, a listener once the routes
 //! that it names are. What is warming serves nobody; what it replaces serves on.
 
+mod breakers;
 mod clusters;
 mod dns;
+mod draining;
 mod listeners;
 mod routes;
 mod stats;
@@ -95,6 +97,7 @@ pub struct Snapshot {
     main: Option<Arc<Worker>>,
     main_clusters: BTreeSet<Arc<str>>,
     initialized: bool,
+    draining: draining::Draining,
 }
 
 impl Snapshot {
@@ -125,6 +128,7 @@ impl Snapshot {
             main: None,
             main_clusters: BTreeSet::new(),
             initialized: false,
+            draining: Default::default(),
         }
     }
 

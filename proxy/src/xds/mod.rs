@@ -18,7 +18,9 @@ mod version;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use outrigger_config::ir::{ApiConfigSource, BootstrapConfig, ConfigSourceConfig, ConfigSourceKind};
+use outrigger_config::ir::{
+    ApiConfigSource, BootstrapConfig, ConfigSourceConfig, ConfigSourceKind,
+};
 use outrigger_stats::{Slab, Store};
 use tokio::sync::mpsc;
 use xds_api::pb::envoy::config::core::v3::Node;
@@ -29,12 +31,12 @@ use xds_client::types;
 use crate::grpc_client::GrpcClient;
 use crate::server::worker::Worker;
 use crate::snapshot::Snapshot;
-pub(crate) use stats::{EndpointsStats, Outcome, note_accepted};
-pub(crate) use version::gauge as version_gauge;
 use names::{TypeUrls, Wanted};
 use stats::{ControlPlaneStats, ReloadStats, SubscriptionStats};
+pub(crate) use stats::{EndpointsStats, Outcome, note_accepted};
 use subscriptions::RouteSubscriptions;
 use transport::GrpcTransport;
+pub(crate) use version::gauge as version_gauge;
 
 /// Notices that may wait for the main thread.
 const NOTICES: usize = 16;

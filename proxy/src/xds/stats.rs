@@ -123,7 +123,10 @@ accepted!(ReloadStats, SubscriptionStats, EndpointsStats);
 /// Notes when an update was accepted, how long it took and which version it was.
 pub(crate) fn note_accepted<S: AcceptedStats>(slab: &Slab<S>, version: &str, took: Duration) {
     slab.gauge_set(S::TIME, unix_millis());
-    slab.record(S::DURATION, u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+    slab.record(
+        S::DURATION,
+        u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+    );
     slab.set_text(S::TEXT, version);
 }
 

@@ -141,11 +141,7 @@ impl Xds {
     }
 
     /// Unsubscribes from what is not in `wanted`.
-    fn give_up(
-        &mut self,
-        wanted: &mut BTreeMap<usize, BTreeSet<Wanted>>,
-        snapshot: &mut Snapshot,
-    ) {
+    fn give_up(&mut self, wanted: &mut BTreeMap<usize, BTreeSet<Wanted>>, snapshot: &mut Snapshot) {
         for (at, source) in self.sources.iter_mut().enumerate() {
             let wanted = wanted.remove(&at).unwrap_or_default();
             let is_over = |w: &Wanted| *w.1 != *WILDCARD && !wanted.contains(w);
