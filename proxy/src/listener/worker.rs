@@ -54,6 +54,8 @@ struct Chain {
     hcm: Option<Arc<Hcm>>,
     /// Asks the chain's connections to end.
     drain: CancellationToken,
+    /// Cuts the chain's connections.
+    end: CancellationToken,
 }
 
 impl WorkerListener {
@@ -100,7 +102,7 @@ impl WorkerListener {
         let new = Arc::new(State::new(worker, spec, Some(&old)));
         for (fingerprint, chain) in &old.chains {
             if !new.chains.contains_key(fingerprint) {
-                chain.start_drain();
+                self.retire(chain.clone(), worker.drain_time);
             }
         }
         *self.shared.state.write() = new;
@@ -129,10 +131,25 @@ impl WorkerListener {
         self.shared.stop.cancel();
     }
 
-    /// The listener is gone: accepts no more, and asks its connections to end.
-    pub fn remove(&self) {
+    /// The listener is gone: accepts no more, and asks its connections to end;
+    /// those that are left after the drain time are cut.
+    pub fn remove(&self, drain_time: Duration) {
         self.stop_accepting();
-        self.start_drain();
+        for chain in self.shared.state.read().chains.values() {
+            self.retire(chain.clone(), drain_time);
+        }
+    }
+
+    /// Drains a chain that serves no more. It is kept, with its stats, until its
+    /// time is up.
+    fn retire(&self, chain: Arc<Chain>, drain_time: Duration) {
+        chain.start_drain();
+        let shared = self.shared.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(drain_time).await;
+            chain.end.cancel();
+            drop(shared);
+        });
     }
 }
 
@@ -159,13 +176,16 @@ impl Chain {
     fn new(worker: &Arc<Worker>, spec: &ListenerSpec, config: &Arc<FilterChainConfig>) -> Self {
         let limit = spec.config.per_connection_buffer_limit as usize;
         let hcm = match &config.terminal {
-            NetworkTerminal::Http(hcm) => Some(Hcm::new(hcm.clone(), worker, &spec.stat_name, limit)),
+            NetworkTerminal::Http(hcm) => {
+                Some(Hcm::new(hcm.clone(), worker, &spec.stat_name, limit))
+            }
             NetworkTerminal::None => None,
         };
         Self {
             config: config.clone(),
             hcm,
             drain: CancellationToken::new(),
+            end: CancellationToken::new(),
         }
     }
 
@@ -285,7 +305,11 @@ impl Shared {
         });
         let guard = ConnectionGuard::new(self);
         tokio::spawn(async move {
-            conn_manager::serve(hcm, io, info, chain.drain.child_token()).await;
+            let serve = conn_manager::serve(hcm, io, info, chain.drain.child_token());
+            tokio::select! {
+                () = serve => {}
+                () = chain.end.cancelled() => {}
+            }
             drop(guard);
         });
     }

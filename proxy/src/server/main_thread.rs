@@ -54,11 +54,12 @@ impl Workers {
             let (sender, receiver) = mpsc::unbounded_channel();
             let store = settings.store.clone();
             let access_logs = settings.access_logs.clone();
+            let drain_time = settings.options.drain_time;
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
             let run = move || {
-                let worker = Worker::new(index, store, access_logs);
+                let worker = Worker::new(index, store, access_logs, drain_time);
                 runtime.block_on(worker.run(receiver));
                 runtime.shutdown_background();
             };
@@ -95,7 +96,6 @@ pub async fn run(settings: Settings) -> Result<(), String> {
     let mut main = Main::new(settings, workers)?;
     main.apply_static()?;
     main.start_admin().await?;
-    main.snapshot.note_workers_started();
     main.xds.advance(&mut main.snapshot);
     main.note_progress();
     if main.settings.options.mode != Mode::InitOnly {
@@ -123,6 +123,7 @@ impl Main {
             settings.options.concurrency,
             settings.store.clone(),
             settings.access_logs.clone(),
+            settings.options.drain_time,
         );
         snapshot.serve_main(own.clone());
         snapshot.set_drain_time(settings.options.drain_time);
@@ -221,6 +222,10 @@ impl Main {
 
     fn note_progress(&mut self) {
         self.state.initialized = self.xds.is_initialized();
+        // Envoy's workers accept from then on.
+        if self.state.initialized && !self.snapshot.workers_started() {
+            self.snapshot.note_workers_started();
+        }
     }
 
     fn answer(&mut self, call: Call) {

@@ -65,6 +65,8 @@ pub struct Worker {
     pub store: Store,
     /// Where access logs are written.
     pub access_logs: Arc<AccessLogManager>,
+    /// How long connections of what was removed may go on.
+    pub drain_time: Duration,
     clusters: RwLock<HashMap<Arc<str>, Arc<WorkerCluster>>>,
     routes: RwLock<HashMap<Arc<str>, Arc<RouteTable>>>,
     listeners: Mutex<HashMap<Arc<str>, WorkerListener>>,
@@ -73,11 +75,17 @@ pub struct Worker {
 
 impl Worker {
     /// A worker without configuration.
-    pub fn new(index: usize, store: Store, access_logs: Arc<AccessLogManager>) -> Arc<Self> {
+    pub fn new(
+        index: usize,
+        store: Store,
+        access_logs: Arc<AccessLogManager>,
+        drain_time: Duration,
+    ) -> Arc<Self> {
         Arc::new(Self {
             index,
             store,
             access_logs,
+            drain_time,
             clusters: RwLock::default(),
             routes: RwLock::default(),
             listeners: Mutex::default(),
@@ -131,7 +139,7 @@ impl Worker {
             Change::RemoveListener(name) => {
                 let gone = self.listeners.lock().remove(name);
                 if let Some(gone) = gone {
-                    gone.remove();
+                    gone.remove(self.drain_time);
                 }
             }
             Change::DrainListener(name) => {
@@ -174,7 +182,7 @@ impl Worker {
                 let new = WorkerListener::start(self, spec, sockets);
                 let old = listeners.insert(spec.config.name.clone(), new);
                 if let Some(old) = old {
-                    old.remove();
+                    old.remove(self.drain_time);
                 }
             }
         }

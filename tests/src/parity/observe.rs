@@ -57,6 +57,7 @@ const UNSTEADY: &[&str] = &[
     "*.config_reload_time_ms",
     "cluster.xds.*",
     "*_flow_control_*",
+    "http.admin.*",
     "*downstream_cx_drain_close",
     "*.http2.tx_flush_timeout",
 ];

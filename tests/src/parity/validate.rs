@@ -27,6 +27,9 @@ pub struct Verdict {
     /// What Outrigger's message must contain when it refuses: the field.
     #[serde(default)]
     pub names: Option<String>,
+    /// Why Outrigger refuses what Envoy takes.
+    #[serde(default)]
+    pub differs: Option<String>,
     /// More command-line arguments.
     #[serde(default)]
     pub args: Vec<String>,
@@ -64,6 +67,12 @@ async fn outcome(verdict: &Verdict, binaries: &Binaries, dir: &Path) -> Result<(
         ));
     }
     let ours = run(&binaries.subject, &args).await?;
+    if verdict.differs.is_some() && !binaries.same() {
+        return match (envoy.0, ours.0) {
+            (0, 1) => Ok(()),
+            _ => Err("listed under `differs` but does not differ".to_owned()),
+        };
+    }
     if ours.0 != envoy.0 {
         return Err(format!(
             "envoy exits {}, outrigger {}\n    envoy: {}\n    outrigger: {}",

@@ -442,7 +442,7 @@ impl Stream {
         self.info.times.first_upstream_rx = Some(now);
         self.info.upstream.header_bytes_received = head.byte_size() as u64;
         self.timers.touch_upstream(Instant::now());
-        if self.retried_by_head(&head) {
+        if self.retried_by_head(&head, end_stream) {
             return;
         }
         self.commit(&head);
@@ -543,7 +543,7 @@ impl Stream {
     }
 
     /// Whether the head is retried instead of forwarded.
-    fn retried_by_head(&mut self, head: &ResponseHead) -> bool {
+    fn retried_by_head(&mut self, head: &ResponseHead, end_stream: bool) -> bool {
         match self.decide(Outcome::Head(head)) {
             RetryDecision::Yes(back_off) => {
                 if let (Attempt::Active(active), Some(target)) =
@@ -552,6 +552,7 @@ impl Stream {
                     active.host().stats.rq_error.fetch_add(1, Ordering::Relaxed);
                     target.cluster.charge_retry_code(head.status.as_u16());
                 }
+                self.upstream.finished = end_stream;
                 self.retry_after(back_off);
                 true
             }
@@ -605,6 +606,7 @@ impl Stream {
     fn retry_after(&mut self, back_off: BackOff) {
         self.drop_attempt();
         self.timers.end_attempt();
+        self.upstream.finished = false;
         self.upstream.end_sent = false;
         self.upstream.to_send = self.upstream.replay.clone().unwrap_or_default();
         self.timers.back_off = Some(Instant::now() + back_off.wait);
