@@ -203,9 +203,7 @@ impl Parsed {
             .retain(|r| twice.binary_search(&r.name).is_err());
         self.unreadable
             .extend(twice.into_iter().map(|name| Rejection {
-                reason: format!(
-                    "duplicate name {name} found among added/updated resources"
-                ),
+                reason: format!("duplicate name {name} found among added/updated resources"),
                 name,
             }));
     }

@@ -185,7 +185,10 @@ fn a_long_list_of_refusals_is_cut() {
         panic!("{actions:?}");
     };
     let message = &nack.error_detail.as_ref().unwrap().message;
-    assert!(message.len() < 10_000 && message.ends_with(" more"), "{message}");
+    assert!(
+        message.len() < 10_000 && message.ends_with(" more"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -197,7 +200,12 @@ fn delta_changes_of_subscriptions_go_apart_from_answers() {
     );
     respond(
         &mut m,
-        delta(ENDPOINTS, "n1", vec![resource(ENDPOINTS, "a", "1", "x")], &[]),
+        delta(
+            ENDPOINTS,
+            "n1",
+            vec![resource(ENDPOINTS, "a", "1", "x")],
+            &[],
+        ),
     );
     // While the push is being looked at, another name is wanted.
     assert_eq!(
@@ -236,9 +244,11 @@ fn delta_says_after_a_reconnect_what_it_wants_and_holds() {
             Action::OpenWithin(Duration::from_millis(500)),
         ]
     );
-    assert!(m.handle(unsubscribe(ENDPOINTS, &["b"])).iter().all(
-        |a| matches!(a, Action::Disarm(_))
-    ));
+    assert!(
+        m.handle(unsubscribe(ENDPOINTS, &["b"]))
+            .iter()
+            .all(|a| matches!(a, Action::Disarm(_)))
+    );
     assert_eq!(
         m.handle(Event::TimerFired(Timer::Reconnect)),
         [Action::Open]
@@ -276,7 +286,12 @@ fn delta_removes_by_name_and_only_what_is_wanted() {
     m.handle(subscribe(ENDPOINTS, &["a"]));
     respond(
         &mut m,
-        delta(ENDPOINTS, "n1", vec![resource(ENDPOINTS, "a", "1", "x")], &[]),
+        delta(
+            ENDPOINTS,
+            "n1",
+            vec![resource(ENDPOINTS, "a", "1", "x")],
+            &[],
+        ),
     );
     m.handle(accepted());
     let pushed = respond(
@@ -295,7 +310,12 @@ fn delta_removes_by_name_and_only_what_is_wanted() {
     m.handle(accepted());
     let back = respond(
         &mut m,
-        delta(ENDPOINTS, "n3", vec![resource(ENDPOINTS, "a", "1", "x")], &[]),
+        delta(
+            ENDPOINTS,
+            "n3",
+            vec![resource(ENDPOINTS, "a", "1", "x")],
+            &[],
+        ),
     );
     assert_eq!(
         describe(&back),
@@ -311,12 +331,18 @@ fn whole_versions_move_only_with_what_was_accepted() {
         sent(&m.handle(Event::StreamOpened)),
         ["CDS version= nonce= names=[] error=None node=true"]
     );
-    respond(&mut m, whole(CLUSTER, "1", "n1", vec![any(CLUSTER, "a", "x")]));
+    respond(
+        &mut m,
+        whole(CLUSTER, "1", "n1", vec![any(CLUSTER, "a", "x")]),
+    );
     assert_eq!(
         sent(&m.handle(accepted())),
         ["CDS version=1 nonce=n1 names=[] error=None node=false"]
     );
-    respond(&mut m, whole(CLUSTER, "2", "n2", vec![any(CLUSTER, "a", "y")]));
+    respond(
+        &mut m,
+        whole(CLUSTER, "2", "n2", vec![any(CLUSTER, "a", "y")]),
+    );
     assert_eq!(
         sent(&m.handle(rejected("a", "no"))),
         ["CDS version=1 nonce=n2 names=[] error=Some(\"a: no\") node=false"]
@@ -343,10 +369,7 @@ fn whole_absence_removes_clusters_and_listeners_alone() {
         respond(&mut m, whole(url, "1", "n1", both));
         m.handle(accepted());
         let pushed = respond(&mut m, whole(url, "2", "n2", vec![any(url, "b", "x")]));
-        let expected = format!(
-            "{} changed=[] unchanged=[\"b\"] removed={gone}",
-            short(url)
-        );
+        let expected = format!("{} changed=[] unchanged=[\"b\"] removed={gone}", short(url));
         assert_eq!(describe(&pushed), expected);
     }
 }
@@ -354,14 +377,20 @@ fn whole_absence_removes_clusters_and_listeners_alone() {
 #[test]
 fn whole_a_refused_resource_is_not_absent() {
     let mut m = with_clusters(WHOLE);
-    respond(&mut m, whole(CLUSTER, "1", "n1", vec![any(CLUSTER, "a", "x")]));
+    respond(
+        &mut m,
+        whole(CLUSTER, "1", "n1", vec![any(CLUSTER, "a", "x")]),
+    );
     m.handle(accepted());
     let mut garbage = any(CLUSTER, "a", "x");
     garbage.value = vec![0xff; 3];
     let pushed = respond(&mut m, whole(CLUSTER, "2", "n2", vec![garbage]));
     assert_eq!(describe(&pushed), "CDS changed=[] unchanged=[] removed=[]");
     let answer = sent(&m.handle(accepted()));
-    assert!(answer[0].contains("error=Some(\"resources[0]: "), "{answer:?}");
+    assert!(
+        answer[0].contains("error=Some(\"resources[0]: "),
+        "{answer:?}"
+    );
 }
 
 #[test]
@@ -372,7 +401,10 @@ fn whole_names_are_said_in_full_and_answers_carry_them() {
         sent(&m.handle(subscribe(ENDPOINTS, &["a"]))),
         ["EDS version= nonce= names=[\"a\", \"b\"] error=None node=false"]
     );
-    respond(&mut m, whole(ENDPOINTS, "1", "n1", vec![any(ENDPOINTS, "a", "x")]));
+    respond(
+        &mut m,
+        whole(ENDPOINTS, "1", "n1", vec![any(ENDPOINTS, "a", "x")]),
+    );
     assert_eq!(
         sent(&m.handle(accepted())),
         ["EDS version=1 nonce=n1 names=[\"a\", \"b\"] error=None node=false"]
@@ -384,7 +416,10 @@ fn whole_names_are_said_in_full_and_answers_carry_them() {
     drop_stream(&mut m);
     // Nothing is wanted of EDS: to name nothing would ask for all.
     let reopened = sent(&m.handle(Event::StreamOpened));
-    assert!(reopened.iter().all(|r| r.starts_with("CDS")), "{reopened:?}");
+    assert!(
+        reopened.iter().all(|r| r.starts_with("CDS")),
+        "{reopened:?}"
+    );
 }
 
 #[test]
@@ -415,7 +450,12 @@ fn responses_wait_while_a_push_is_looked_at() {
     );
     let second = respond(
         &mut m,
-        delta(ENDPOINTS, "n2", vec![resource(ENDPOINTS, "a", "1", "x")], &[]),
+        delta(
+            ENDPOINTS,
+            "n2",
+            vec![resource(ENDPOINTS, "a", "1", "x")],
+            &[],
+        ),
     );
     assert_eq!(describe(&second), "none");
     let after = m.handle(accepted());
@@ -496,7 +536,12 @@ fn the_first_answer_is_waited_for_only_so_long() {
     assert!(asked.contains(&Action::Arm(fetch("b"), timeout)));
     let answered = respond(
         &mut m,
-        delta(ENDPOINTS, "n1", vec![resource(ENDPOINTS, "a", "1", "x")], &[]),
+        delta(
+            ENDPOINTS,
+            "n1",
+            vec![resource(ENDPOINTS, "a", "1", "x")],
+            &[],
+        ),
     );
     assert!(answered.contains(&Action::Disarm(fetch("a"))));
     assert!(!answered.contains(&Action::Disarm(fetch("b"))));

@@ -118,7 +118,9 @@ impl World {
                 });
                 continue;
             }
-            let old = self.client.insert((url, resource.name.to_string()), content);
+            let old = self
+                .client
+                .insert((url, resource.name.to_string()), content);
             assert_ne!(old, Some(content), "an unchanged resource is no change");
         }
         for name in push.removed {
@@ -218,8 +220,7 @@ impl World {
                 }
                 let before: BTreeSet<Key> =
                     session.names.extract_if(.., |key| key.0 == url).collect();
-                let asked: BTreeSet<Key> =
-                    m.resource_names.into_iter().map(|n| (url, n)).collect();
+                let asked: BTreeSet<Key> = m.resource_names.into_iter().map(|n| (url, n)).collect();
                 // What is asked for anew is sent anew.
                 for key in asked.difference(&before) {
                     session.sent.remove(key);
@@ -319,7 +320,11 @@ impl World {
 fn content(bytes: &[u8]) -> u8 {
     use prost::Message;
     use xds_api::pb::envoy::config::cluster::v3::Cluster;
-    Cluster::decode(bytes).unwrap().alt_stat_name.parse().unwrap()
+    Cluster::decode(bytes)
+        .unwrap()
+        .alt_stat_name
+        .parse()
+        .unwrap()
 }
 
 fn run(variant: Variant, steps: &[Step]) {
@@ -365,6 +370,11 @@ fn a_name_dropped_and_wanted_again_during_a_verdict_is_fetched_anew() {
     m.handle(subscribe(ENDPOINTS, &["a"]));
     m.handle(accepted());
     let again = m.handle(Event::Response(delta(ENDPOINTS, "n2", one, &[])));
-    let names: Vec<Arc<str>> = push(&again).unwrap().changed.iter().map(|r| r.name.clone()).collect();
+    let names: Vec<Arc<str>> = push(&again)
+        .unwrap()
+        .changed
+        .iter()
+        .map(|r| r.name.clone())
+        .collect();
     assert_eq!(names, arcs(&["a"]));
 }

@@ -304,6 +304,13 @@ impl Snapshot {
         }
     }
 
+    /// Counts an answer without endpoints.
+    pub(crate) fn note_no_endpoints(&self, service: &str) {
+        for cluster in self.users_of(service) {
+            cluster.stats.inc(ClusterMembershipStats::update_empty);
+        }
+    }
+
     /// Clusters with these endpoints, each once even if another version of it is warming.
     fn users_of(&self, service: &str) -> impl Iterator<Item = &ClusterEntry> {
         let warming = self.warming_clusters.iter();

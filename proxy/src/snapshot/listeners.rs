@@ -91,6 +91,7 @@ impl Snapshot {
                 return Ok(Applied::Unchanged);
             }
         }
+        self.check_listener(&config)?;
         let is_new = newest.is_none();
         let kept = newest
             .filter(|l| same_binding(&l.spec.config, &config))

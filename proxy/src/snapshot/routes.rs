@@ -32,6 +32,7 @@ impl Snapshot {
         {
             return Ok(Applied::Unchanged);
         }
+        self.check_routes(&config)?;
         let table = RouteTable::new(Arc::new(config));
         self.pending
             .push(Change::Routes(name.clone(), table.clone()));

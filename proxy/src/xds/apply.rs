@@ -118,6 +118,8 @@ impl Xds {
         }
         // As in Envoy, hosts stay when their assignment is taken away, but nobody waits for it.
         for name in &push.removed {
+            snapshot.note_endpoints(name, accepted);
+            snapshot.note_no_endpoints(name);
             snapshot.assignment_timed_out(name);
         }
         rejected

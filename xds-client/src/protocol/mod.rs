@@ -396,7 +396,9 @@ impl Machine {
         parsed.refuse_duplicates();
         let subscription = &mut self.subscriptions[at];
         parsed.resources.retain(|r| subscription.wants(&r.name));
-        parsed.unreadable.retain(|r| subscription.wants(&r.name) || r.name.starts_with("resources["));
+        parsed
+            .unreadable
+            .retain(|r| subscription.wants(&r.name) || r.name.starts_with("resources["));
         let push = subscription.compare(&parsed);
         let type_url = subscription.url.clone();
         for name in &push.removed {

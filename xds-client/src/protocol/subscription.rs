@@ -304,7 +304,8 @@ impl Subscription {
         if self.wildcard && !self.names.is_empty() {
             request.resource_names_subscribe.insert(0, WILDCARD.into());
         }
-        let version = |(name, held): (&Arc<str>, &Held)| (name.to_string(), held.version.to_string());
+        let version =
+            |(name, held): (&Arc<str>, &Held)| (name.to_string(), held.version.to_string());
         request.initial_resource_versions = self.held.iter().map(version).collect();
     }
 }
