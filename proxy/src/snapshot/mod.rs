@@ -13,6 +13,7 @@ mod clusters;
 mod dns;
 mod draining;
 mod listeners;
+mod references;
 mod routes;
 mod stats;
 
