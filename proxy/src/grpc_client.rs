@@ -126,6 +126,7 @@ async fn start(cluster: &Arc<WorkerCluster>, head: RequestHead) -> Result<Upstre
                 unavailable(failure.reason.as_str(), why)
             })?,
         Acquire::Failed(failure) => return Err(unavailable(failure.reason.as_str(), "")),
+        Acquire::NoPool => return Err(Status::unavailable("no healthy upstream")),
     };
     attached.start(head, false).map_err(|e| broken(&e))
 }

@@ -230,6 +230,7 @@ async fn call(
             .await
             .map_err(|f| CallError::Reset(f.reason))?,
         Acquire::Failed(failure) => return Err(CallError::Reset(failure.reason)),
+        Acquire::NoPool => return Err(CallError::NoHost),
     };
     let mut stream = attached
         .start(head, body.is_empty())

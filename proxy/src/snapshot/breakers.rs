@@ -27,6 +27,7 @@ outrigger_stats::stat_set! {
     pub struct RemainingStats {
         gauges {
             remaining_cx,
+            remaining_cx_pools,
             remaining_pending,
             remaining_retries,
             remaining_rq,
@@ -68,25 +69,22 @@ impl BreakerGauges {
 
 impl PriorityGauges {
     fn observe(&self, breaker: &CircuitBreaker) {
-        let open = |id, kind| self.open.gauge_set(id, i64::from(breaker.is_open(kind)));
+        let open = |id, kind| self.open.gauge_set(id, i64::from(breaker.shows_open(kind)));
         open(BreakerStats::cx_open, Kind::Connections);
+        open(BreakerStats::cx_pool_open, Kind::Pools);
         open(BreakerStats::rq_open, Kind::Requests);
         open(BreakerStats::rq_pending_open, Kind::Pending);
         open(BreakerStats::rq_retry_open, Kind::Retries);
         let Some(slab) = &self.remaining else {
             return;
         };
-        let left = |id, kind| {
-            let left = breaker.resource(kind).remaining();
-            slab.gauge_set(id, i64::try_from(left).unwrap_or(i64::MAX));
-        };
+        // A gauge is shown as the same 64 bits without a sign.
+        let left = |id, kind| slab.gauge_set(id, breaker.remaining(kind).cast_signed());
         left(RemainingStats::remaining_cx, Kind::Connections);
+        left(RemainingStats::remaining_cx_pools, Kind::Pools);
         left(RemainingStats::remaining_pending, Kind::Pending);
+        left(RemainingStats::remaining_retries, Kind::Retries);
         left(RemainingStats::remaining_rq, Kind::Requests);
-        let used = breaker.resource(Kind::Retries).used();
-        let left = breaker.retry_limit().saturating_sub(used);
-        let left = i64::try_from(left).unwrap_or(i64::MAX);
-        slab.gauge_set(RemainingStats::remaining_retries, left);
     }
 }
 

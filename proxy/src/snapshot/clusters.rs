@@ -83,6 +83,10 @@ impl ClusterEntry {
                     .collect()
             }
         };
+        let hosts = config.localities.iter().flat_map(|l| &l.endpoints);
+        let matched: usize = hosts.map(|e| lookup(e).len()).sum();
+        self.stats
+            .add(ClusterMembershipStats::total_match_count, matched as u64);
         let (set, changes) =
             PrioritySet::build(&self.hosts, config, &self.info.config.lb_common, &lookup);
         self.hosts = Arc::new(set);
@@ -123,6 +127,10 @@ impl ClusterEntry {
         set(ClusterMembershipStats::membership_total, all);
         set(ClusterMembershipStats::membership_healthy, healthy);
         set(ClusterMembershipStats::membership_degraded, degraded);
+        if matches!(self.info.config.discovery, DiscoveryConfig::Static(_)) {
+            // Envoy notes the weight only when hosts come from elsewhere.
+            return;
+        }
         let heaviest = self.hosts.hosts().map(|h| h.weight()).max().unwrap_or(0);
         self.stats
             .gauge_set(ClusterMembershipStats::max_host_weight, i64::from(heaviest));

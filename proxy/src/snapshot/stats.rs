@@ -49,12 +49,15 @@ outrigger_stats::stat_set! {
             assignment_timeout_received,
             assignment_use_cached,
             bind_errors,
+            total_match_count = "default.total_match_count",
             lb_recalculate_zone_structures,
             lb_subsets_created,
+            lb_subsets_fallback,
+            lb_subsets_fallback_panic,
             lb_subsets_removed,
+            lb_subsets_selected,
             lb_zone_cluster_too_small,
             lb_zone_no_capacity_left,
-            lb_zone_number_differs,
             lb_zone_routing_all_directly,
             lb_zone_routing_cross_zone,
             lb_zone_routing_sampled,
@@ -75,6 +78,7 @@ outrigger_stats::stat_set! {
             membership_healthy,
             membership_total,
             version,
+            warming_state,
         }
     }
 }

@@ -18,9 +18,13 @@ pub struct Resource {
 
 impl Resource {
     fn new(max: u32) -> Self {
+        Self::up_to(u64::from(max))
+    }
+
+    fn up_to(max: u64) -> Self {
         Self {
             used: AtomicU64::new(0),
-            max: u64::from(max),
+            max,
         }
     }
 
@@ -67,6 +71,8 @@ pub enum Kind {
     Requests,
     /// `max_retries`, or the budget.
     Retries,
+    /// `max_connection_pools`
+    Pools,
 }
 
 /// The limits of one priority of one cluster.
@@ -76,6 +82,7 @@ pub struct CircuitBreaker {
     pending: Resource,
     requests: Resource,
     retries: Resource,
+    pools: Resource,
     budget: Option<RetryBudget>,
     /// Whether to publish what is left.
     pub track_remaining: bool,
@@ -89,6 +96,11 @@ impl CircuitBreaker {
             pending: Resource::new(config.max_pending_requests),
             requests: Resource::new(config.max_requests),
             retries: Resource::new(config.max_retries),
+            // Without a limit Envoy shows that of 64 bits.
+            pools: Resource::up_to(match config.max_connection_pools {
+                u32::MAX => u64::MAX,
+                max => u64::from(max),
+            }),
             budget: config.retry_budget,
             track_remaining: config.track_remaining,
         }
@@ -101,7 +113,22 @@ impl CircuitBreaker {
             Kind::Pending => &self.pending,
             Kind::Requests => &self.requests,
             Kind::Retries => &self.retries,
+            Kind::Pools => &self.pools,
         }
+    }
+
+    /// Slots left; of retries under a budget, those that it allows now.
+    pub fn remaining(&self, kind: Kind) -> u64 {
+        match kind {
+            Kind::Retries => self.retry_limit().saturating_sub(self.retries.used()),
+            _ => self.resource(kind).remaining(),
+        }
+    }
+
+    /// Whether a breaker shows as open: as in Envoy one that has never been in use
+    /// does not, even if its limit is zero.
+    pub fn shows_open(&self, kind: Kind) -> bool {
+        self.resource(kind).used() > 0 && self.is_open(kind)
     }
 
     /// Retries that are allowed now: fixed, or a share of what is active.

@@ -1,15 +1,15 @@
 //! A cluster: what all workers share, and what each worker has of its own.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use outrigger_config::ir::{ClusterConfig, RoutingPriority, UpstreamProtocolConfig};
-use outrigger_stats::{Scope, Slab, Store};
+use outrigger_stats::{Histogram, Scope, Slab, Store, Unit};
 use outrigger_types::Protocol;
 use parking_lot::Mutex;
 
-use super::circuit_breaker::CircuitBreaker;
+use super::circuit_breaker::{BreakerGuard, CircuitBreaker, Kind};
 use super::code_stats::CodeStats;
 use super::host::Host;
 use super::lb::{Choice, LbContext, LoadBalancer};
@@ -95,8 +95,26 @@ impl ClusterInfo {
     }
 }
 
+/// What `drop_overloads` of the load assignment makes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overload {
+    /// It goes on.
+    Serve,
+    /// It is one of the share that is dropped.
+    Drop,
+    /// Every request is dropped.
+    DropAll,
+}
+
 /// The host by identity, not by address: a host that was replaced gets new pools.
 type PoolKey = (usize, RoutingPriority, Protocol);
+
+/// A pool with its slot of the breaker.
+#[derive(Debug)]
+struct Pooled {
+    pool: Arc<Pool>,
+    _slot: BreakerGuard,
+}
 
 /// A cluster on one worker: its stats cells, its balancer and its pools.
 #[derive(Debug)]
@@ -106,8 +124,10 @@ pub struct WorkerCluster {
     /// This worker's cells.
     pub stats: Slab<ClusterStats>,
     codes: CodeStats,
+    /// `upstream_rq_time`, which as in Envoy is not there before the first response.
+    time: OnceLock<Histogram>,
     lb: Mutex<LoadBalancer>,
-    pools: Mutex<HashMap<PoolKey, Arc<Pool>>>,
+    pools: Mutex<HashMap<PoolKey, Pooled>>,
 }
 
 impl WorkerCluster {
@@ -118,6 +138,7 @@ impl WorkerCluster {
         Arc::new(Self {
             stats: info.scope.slab::<ClusterStats>(),
             codes: CodeStats::new(info.scope.clone(), "upstream_rq"),
+            time: OnceLock::new(),
             lb: Mutex::new(lb),
             pools: Mutex::default(),
             info,
@@ -131,6 +152,7 @@ impl WorkerCluster {
 
     /// Counts the status of a response that goes downstream.
     pub fn charge_code(&self, code: u16, internal: bool) {
+        self.stats.inc(ClusterStats::upstream_rq_completed);
         self.codes.charge(code, internal);
     }
 
@@ -142,7 +164,10 @@ impl WorkerCluster {
     /// Records the time from the end of the request to the end of the response.
     pub fn record_time(&self, time: Duration, internal: bool) {
         let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        self.stats.record(ClusterStats::upstream_rq_time, millis);
+        let scope = &self.info.scope;
+        self.time
+            .get_or_init(|| scope.histogram("upstream_rq_time", Unit::Milliseconds))
+            .record(millis);
         self.codes.record_time(time, internal);
     }
 
@@ -159,7 +184,7 @@ impl WorkerCluster {
             hosts.hosts().map(identity).collect()
         };
         self.lb.lock().update(hosts, seed);
-        let gone: Vec<Arc<Pool>> = {
+        let gone: Vec<Pooled> = {
             let mut pools = self.pools.lock();
             let keys: Vec<PoolKey> = pools
                 .keys()
@@ -168,16 +193,16 @@ impl WorkerCluster {
                 .collect();
             keys.iter().filter_map(|key| pools.remove(key)).collect()
         };
-        for pool in gone {
-            pool.drain();
+        for gone in gone {
+            gone.pool.drain();
         }
     }
 
     /// Drains every pool: the cluster is gone.
     pub fn drain(&self) {
         let pools = std::mem::take(&mut *self.pools.lock());
-        for pool in pools.into_values() {
-            pool.drain();
+        for gone in pools.into_values() {
+            gone.pool.drain();
         }
     }
 
@@ -200,14 +225,64 @@ impl WorkerCluster {
         priority: RoutingPriority,
         protocol: Protocol,
     ) -> Acquire {
+        match self.pool(host, priority, protocol) {
+            Some(pool) => pool.acquire(self),
+            None => {
+                self.stats.inc(ClusterStats::upstream_cx_pool_overflow);
+                Acquire::NoPool
+            }
+        }
+    }
+
+    /// The pool of a host. With the breaker of pools open a new one takes the place of
+    /// one that is not in use; none if all are.
+    fn pool(
+        self: &Arc<Self>,
+        host: &Arc<Host>,
+        priority: RoutingPriority,
+        protocol: Protocol,
+    ) -> Option<Arc<Pool>> {
         let key = (identity(host), priority, protocol);
-        let pool = self
-            .pools
-            .lock()
-            .entry(key)
-            .or_insert_with(|| Pool::new(self, host.clone(), priority, protocol))
-            .clone();
-        pool.acquire(self)
+        let mut pools = self.pools.lock();
+        if let Some(known) = pools.get(&key) {
+            return Some(known.pool.clone());
+        }
+        let breaker = self.info.breaker(priority);
+        if breaker.is_open(Kind::Pools)
+            && let Some(unused) = pools
+                .iter()
+                .find(|((_, of, _), known)| *of == priority && known.pool.is_unused())
+                .map(|(key, _)| *key)
+            && let Some(gone) = pools.remove(&unused)
+        {
+            gone.pool.drain();
+        }
+        let slot = breaker.try_acquire(Kind::Pools)?;
+        let pool = Pool::new(self, host.clone(), priority, protocol);
+        let known = Pooled {
+            pool: pool.clone(),
+            _slot: slot,
+        };
+        pools.insert(key, known);
+        Some(pool)
+    }
+
+    /// What to do with the next request: a share of them may have to be dropped.
+    pub fn overload(&self) -> Overload {
+        let hosts = self.hosts();
+        let drops = &hosts.drop_overloads;
+        if drops.is_empty() {
+            Overload::Serve
+        } else if drops
+            .iter()
+            .any(|(_, share)| share.numerator >= share.denominator)
+        {
+            Overload::DropAll
+        } else if drops.iter().any(|(_, share)| share.picks(rand::random())) {
+            Overload::Drop
+        } else {
+            Overload::Serve
+        }
     }
 }
 

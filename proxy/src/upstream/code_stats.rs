@@ -105,7 +105,10 @@ impl CodeStats {
                     .counter(&format!("{prefix}{name}_{}xx", code / 100)),
             );
             counters.push(self.scope.counter(&format!("{prefix}{name}_{code}")));
-            counters.push(self.scope.counter(&format!("{prefix}{name}_completed")));
+            // That of all origins is in the cluster's set: it is always shown.
+            if !prefix.is_empty() {
+                counters.push(self.scope.counter(&format!("{prefix}{name}_completed")));
+            }
         }
         counters
     }

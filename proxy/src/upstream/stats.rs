@@ -16,6 +16,7 @@ outrigger_stats::stat_set! {
             upstream_cx_max_duration_reached,
             upstream_cx_overflow,
             upstream_cx_pool_overflow,
+            upstream_cx_preconnect_skipped,
             upstream_cx_close_notify,
             upstream_cx_destroy,
             upstream_cx_destroy_local,
@@ -33,9 +34,12 @@ outrigger_stats::stat_set! {
             upstream_flow_control_paused_reading_total,
             upstream_flow_control_resumed_reading_total,
             upstream_http3_broken,
+            upstream_queue_overloaded,
             upstream_internal_redirect_failed_total,
             upstream_internal_redirect_succeeded_total,
+            upstream_rq_active_overflow,
             upstream_rq_cancelled,
+            upstream_rq_completed,
             upstream_rq_maintenance_mode,
             upstream_rq_max_duration_reached,
             upstream_rq_per_try_idle_timeout,
@@ -51,10 +55,10 @@ outrigger_stats::stat_set! {
             upstream_rq_retry_overflow,
             upstream_rq_retry_success,
             upstream_rq_rx_reset,
+            upstream_rq_rx_reset_no_error,
             upstream_rq_timeout,
             upstream_rq_total,
             upstream_rq_tx_reset,
-            upstream_rq_drop_overload,
             retry_or_shadow_abandoned,
             lb_healthy_panic,
         }
@@ -68,7 +72,7 @@ outrigger_stats::stat_set! {
         histograms {
             upstream_cx_connect_ms: ms,
             upstream_cx_length_ms: ms,
-            upstream_rq_time: ms,
+            upstream_rq_per_cx: none,
         }
     }
 }

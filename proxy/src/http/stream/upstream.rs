@@ -21,7 +21,7 @@ use crate::router::retry::{BackOff, Outcome, RetryDecision, RetryState};
 use crate::router::rewrite;
 use crate::router::timeouts::{self, Timeouts};
 use crate::upstream::circuit_breaker::{BreakerGuard, Kind};
-use crate::upstream::cluster::WorkerCluster;
+use crate::upstream::cluster::{Overload, WorkerCluster};
 use crate::upstream::host::Host;
 use crate::upstream::lb::LbContext;
 use crate::upstream::pool::{Acquire, Attached, PendingStream, PoolFailure, UpstreamStream};
@@ -169,9 +169,39 @@ impl Stream {
             timeout_retry_header: matched.vhost.include_is_timeout_retry_header,
             auto_host: matches!(forward.host_rewrite, HostRewrite::Auto),
             append_forwarded_host: forward.append_x_forwarded_host,
-            cluster,
+            cluster: cluster.clone(),
         });
-        self.start_attempt();
+        match cluster.overload() {
+            Overload::Serve => self.start_attempt(),
+            dropped => self.drop_for_overload(&cluster, dropped == Overload::DropAll),
+        }
+    }
+
+    /// Refuses a request that the load assignment says to drop.
+    fn drop_for_overload(&mut self, cluster: &WorkerCluster, unconditional: bool) {
+        self.info.upstream.cluster = Some(cluster.info.observability_name().clone());
+        self.info.upstream.cluster_raw = Some(cluster.info.name().clone());
+        self.charge_abort(StatusCode::SERVICE_UNAVAILABLE);
+        let (body, why, flag, header) = if unconditional {
+            (
+                "unconditional drop overload",
+                details::UNCONDITIONAL_DROP_OVERLOAD,
+                ResponseFlag::UnconditionalDropOverload,
+                names::X_ENVOY_UNCONDITIONAL_DROP_OVERLOAD,
+            )
+        } else {
+            (
+                "drop overload",
+                details::DROP_OVERLOAD,
+                ResponseFlag::DropOverLoad,
+                names::X_ENVOY_DROP_OVERLOAD,
+            )
+        };
+        let mut reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, body, why);
+        if !self.hcm.config.router.suppress_envoy_headers {
+            reply.headers.append(header, HeaderValue::from_static("true"));
+        }
+        self.router_reply(reply.with_flag(flag));
     }
 
     /// Chooses a host and asks for a stream to it.
@@ -191,6 +221,7 @@ impl Stream {
             Acquire::Ready(attached) => self.begin(*attached),
             Acquire::Pending(pending) => self.upstream.attempt = Attempt::Pending(pending),
             Acquire::Failed(failure) => self.on_pool_failure(failure),
+            Acquire::NoPool => return self.no_healthy_upstream(&cluster),
         }
         self.moved = true;
     }

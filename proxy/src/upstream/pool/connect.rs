@@ -161,11 +161,7 @@ async fn drive_h2(
     loop {
         tokio::select! {
             end = &mut driver => {
-                let by_peer = matches!(end, Err(h2::ConnError::Lost | h2::ConnError::GoAway { .. }));
-                meta.note_close(by_peer || pool.is_open(&meta));
-                if matches!(end, Err(h2::ConnError::Protocol { .. } | h2::ConnError::Flood(_))) {
-                    cluster.stats.inc(ClusterStats::upstream_cx_protocol_error);
-                }
+                note_end(&pool, cluster, &meta, &end, driver.is_draining());
                 break;
             }
             () = limits.wait() => {
@@ -177,8 +173,33 @@ async fn drive_h2(
         }
     }
     pool.stop_using(&meta);
-    if !pool.inner.lock().pending.is_empty() {
-        pool.open_if_needed(cluster);
+    pool.serve_pending();
+}
+
+/// Counts the end of an HTTP/2 connection. One that the peer's GOAWAY let run out, or
+/// that broke the protocol, is closed from our side when its streams have ended, as in
+/// Envoy.
+fn note_end(
+    pool: &Pool,
+    cluster: &WorkerCluster,
+    meta: &Arc<ConnectionMeta>,
+    end: &Result<(), h2::ConnError>,
+    draining: bool,
+) {
+    use h2::ConnError::{Flood, GoAway, KeepaliveTimeout, Lost, Protocol};
+    if draining {
+        cluster.stats.inc(ClusterStats::upstream_cx_close_notify);
+    }
+    match end {
+        Err(Protocol { .. } | Flood(_)) => {
+            cluster.stats.inc(ClusterStats::upstream_cx_protocol_error);
+            meta.note_close_when_unused(false);
+        }
+        Err(GoAway { .. }) => meta.note_close_when_unused(false),
+        Ok(()) if draining => meta.note_close_when_unused(false),
+        Ok(()) => meta.note_close(pool.is_open(meta)),
+        Err(Lost) => meta.note_close(true),
+        Err(KeepaliveTimeout) => meta.note_close(false),
     }
 }
 

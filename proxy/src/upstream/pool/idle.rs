@@ -62,7 +62,7 @@ impl Pool {
         } else {
             self.store_idle(h1);
         }
-        self.after_h1();
+        self.serve_pending();
     }
 
     /// Keeps a connection without a request, unless the pool drains.
@@ -84,26 +84,26 @@ impl Pool {
         }
     }
 
-    /// An HTTP/1 connection ended with its request.
+    /// An HTTP/1 connection ended with its request: cut short, or whole and the last of
+    /// its connection.
     pub(super) fn lose_h1(self: &Arc<Self>, h1: PooledH1, by_peer: bool) {
+        let whole = h1.connection.is_complete();
+        if whole {
+            h1.meta.end_stream();
+        }
+        if whole && !by_peer {
+            h1.meta
+                .cluster()
+                .stats
+                .inc(ClusterStats::upstream_cx_close_notify);
+        }
         h1.meta.note_close(by_peer);
         drop(h1);
         {
             let mut inner = self.inner.lock();
             inner.busy = inner.busy.saturating_sub(1);
         }
-        self.after_h1();
-    }
-
-    /// Those who wait may be served, or need a new connection.
-    fn after_h1(self: &Arc<Self>) {
-        if self.inner.lock().pending.is_empty() {
-            return;
-        }
         self.serve_pending();
-        if let Some(cluster) = self.cluster.upgrade() {
-            self.open_if_needed(&cluster);
-        }
     }
 
     /// Polls every idle connection; drops those that ended or timed out. Ready

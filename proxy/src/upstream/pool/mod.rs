@@ -11,12 +11,13 @@ mod stream;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use outrigger_config::ir::RoutingPriority;
+use outrigger_stats::CounterId;
 use outrigger_types::{Protocol, ResetReason};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -74,6 +75,8 @@ pub enum Acquire {
     Pending(PendingStream),
     /// Never.
     Failed(PoolFailure),
+    /// Never: the breaker of pools is open.
+    NoPool,
 }
 
 /// Connections to one host.
@@ -153,12 +156,12 @@ impl Pool {
                 })),
                 None => {
                     self.put_back(connection);
-                    self.overflow(cluster)
+                    self.overflow(cluster, ClusterStats::upstream_rq_active_overflow)
                 }
             };
         }
         let Some(guard) = self.breaker.try_acquire(Kind::Pending) else {
-            return self.overflow(cluster);
+            return self.overflow(cluster, ClusterStats::upstream_rq_pending_overflow);
         };
         let (reply, receiver) = oneshot::channel();
         let id = {
@@ -200,10 +203,16 @@ impl Pool {
         drop(open);
     }
 
-    fn overflow(&self, cluster: &WorkerCluster) -> Acquire {
-        cluster
-            .stats
-            .inc(ClusterStats::upstream_rq_pending_overflow);
+    /// Whether it neither serves nor opens anything.
+    pub(super) fn is_unused(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.pending.is_empty()
+            && inner.connecting + inner.busy == 0
+            && inner.open.iter().all(|c| c.meta.active() == 0)
+    }
+
+    fn overflow(&self, cluster: &WorkerCluster, stat: CounterId<ClusterStats>) -> Acquire {
+        cluster.stats.inc(stat);
         Acquire::Failed(self.failure(ResetReason::Overflow, None))
     }
 
@@ -294,13 +303,17 @@ impl Pool {
         }
     }
 
-    /// Gives waiting requests the connections that have room.
+    /// Gives waiting requests the connections that have room, and opens more for those
+    /// that are left.
     fn serve_pending(self: &Arc<Self>) {
         loop {
             if self.inner.lock().pending.is_empty() {
                 return;
             }
             let Some(connection) = self.take_ready() else {
+                if let Some(cluster) = self.cluster.upgrade() {
+                    self.open_if_needed(&cluster);
+                }
                 return;
             };
             let Some(entry) = self.inner.lock().pending.pop_front() else {
@@ -316,9 +329,7 @@ impl Pool {
                 None => {
                     self.put_back(connection);
                     if let Some(cluster) = self.cluster.upgrade() {
-                        cluster
-                            .stats
-                            .inc(ClusterStats::upstream_rq_pending_overflow);
+                        cluster.stats.inc(ClusterStats::upstream_rq_active_overflow);
                     }
                     Err(self.failure(ResetReason::Overflow, None))
                 }
@@ -414,7 +425,11 @@ impl Drop for PendingStream {
         self.cluster
             .stats
             .gauge_dec(ClusterStats::upstream_rq_pending_active);
-        self.pool.host.stats.rq_pending.fetch_sub(1, Ordering::Relaxed);
+        self.pool
+            .host
+            .stats
+            .rq_pending
+            .fetch_sub(1, Ordering::Relaxed);
         self.pool.cancel(self.id);
     }
 }

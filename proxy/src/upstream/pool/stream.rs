@@ -74,6 +74,11 @@ impl ConnectionMeta {
         }
     }
 
+    /// The cluster.
+    pub fn cluster(&self) -> &Arc<WorkerCluster> {
+        &self.cluster
+    }
+
     /// Streams under way.
     pub fn active(&self) -> u32 {
         self.active.load(Ordering::Relaxed)
@@ -98,6 +103,14 @@ impl ConnectionMeta {
         }
     }
 
+    /// Counts how many requests it has carried, once it takes no more.
+    fn record_requests(&self) {
+        let served = self.served.load(Ordering::Relaxed);
+        self.cluster
+            .stats
+            .record(ClusterStats::upstream_rq_per_cx, served);
+    }
+
     pub(super) fn end_stream(&self) {
         *self.idle_since.lock() = Instant::now();
         self.active.fetch_sub(1, Ordering::Relaxed);
@@ -106,6 +119,12 @@ impl ConnectionMeta {
     /// Whether it has carried as many requests as it may.
     pub(super) fn is_used_up(&self) -> bool {
         self.served.load(Ordering::Relaxed) >= self.max_requests
+    }
+
+    /// Notes that its end cuts no request, whose streams were ended before it.
+    pub(super) fn note_close_when_unused(&self, by_peer: bool) {
+        self.closed_by_peer.store(by_peer, Ordering::Relaxed);
+        self.closed_while_active.store(false, Ordering::Relaxed);
     }
 
     /// Notes who ended it, and whether a request was cut.
@@ -121,6 +140,7 @@ impl Drop for ConnectionMeta {
         let stats = &self.cluster.stats;
         let by_peer = *self.closed_by_peer.get_mut();
         let active = *self.closed_while_active.get_mut();
+        self.record_requests();
         stats.gauge_dec(ClusterStats::upstream_cx_active);
         stats.inc(ClusterStats::upstream_cx_destroy);
         stats.record(
@@ -219,7 +239,8 @@ impl Drop for UpstreamStream {
             if reusable {
                 self.pool.release_h1(h1);
             } else {
-                self.pool.lose_h1(h1, self.by_peer);
+                let by_peer = self.by_peer || h1.connection.is_ended_by_peer();
+                self.pool.lose_h1(h1, by_peer);
             }
         }
     }

@@ -270,6 +270,18 @@ impl ClientConnection {
             && self.wire.input.is_empty()
     }
 
+    /// Whether request and response are over, even if no other may follow.
+    pub fn is_complete(&self) -> bool {
+        self.failed.is_none()
+            && self.sending == Sending::Done
+            && self.body.as_ref().is_some_and(Decoder::is_done)
+    }
+
+    /// Whether the upstream has closed its direction.
+    pub fn is_ended_by_peer(&self) -> bool {
+        self.wire.is_ended()
+    }
+
     /// Ready when an idle connection is dead: closed, or the upstream sent what
     /// it was not asked for.
     pub fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -48,6 +48,11 @@ impl Wire {
         &self.io
     }
 
+    /// Whether a read has seen the end of the connection.
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended
+    }
+
     /// The connection, with what was read of it and not used put back.
     pub(super) fn into_io(mut self) -> Io {
         self.io.rewind(self.input.freeze());

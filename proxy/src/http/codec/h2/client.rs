@@ -80,6 +80,13 @@ impl std::fmt::Debug for ClientDriver {
     }
 }
 
+impl ClientDriver {
+    /// Whether the peer sent GOAWAY.
+    pub fn is_draining(&self) -> bool {
+        self.meter.is_draining()
+    }
+}
+
 impl Future for ClientDriver {
     type Output = Result<(), ConnError>;
 
