@@ -33,6 +33,9 @@ impl RouteSubscriptions {
     }
 }
 
+/// Names that are asked for together: of one source and type, and with one timeout.
+type Batch = (usize, Arc<str>, Option<Duration>);
+
 /// What a resource of the snapshot needs.
 struct Need {
     wanted: Wanted,
@@ -51,8 +54,7 @@ impl Xds {
             needs.extend(self.route_needs(snapshot));
         }
         let mut wanted: BTreeMap<usize, BTreeSet<Wanted>> = BTreeMap::new();
-        let mut added: BTreeMap<(usize, Arc<str>, Option<Duration>), Vec<Arc<str>>> =
-            BTreeMap::new();
+        let mut added: BTreeMap<Batch, Vec<Arc<str>>> = BTreeMap::new();
         for need in needs {
             let (url, name) = need.wanted.clone();
             let parent = self.parent(&url);
