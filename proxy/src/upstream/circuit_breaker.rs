@@ -233,6 +233,80 @@ mod tests {
     }
 
     #[test]
+    fn shows_open_only_what_is_in_use() {
+        let b = breaker(0, None);
+        assert!(b.is_open(Kind::Connections) && !b.shows_open(Kind::Connections));
+        let forced = b.acquire(Kind::Connections);
+        assert!(b.shows_open(Kind::Connections));
+        assert_eq!(b.remaining(Kind::Connections), 0);
+        drop(forced);
+        assert!(!b.shows_open(Kind::Connections));
+    }
+
+    const KINDS: [Kind; 4] = [
+        Kind::Connections,
+        Kind::Pending,
+        Kind::Requests,
+        Kind::Retries,
+    ];
+
+    proptest::proptest! {
+        /// Slots taken, refused, forced and given back in any order leave what a plain
+        /// count leaves.
+        #[test]
+        fn counts_like_a_plain_counter(
+            max in 0u32..6,
+            budget in proptest::option::of((0f64..=100.0, 0u32..4)),
+            steps in proptest::collection::vec((0usize..4, 0u8..4, 0usize..8), 0..200),
+        ) {
+            let budget = budget.map(|(budget_percent, min_retry_concurrency)| RetryBudget {
+                budget_percent,
+                min_retry_concurrency,
+            });
+            let b = breaker(max, budget);
+            let mut held: [Vec<BreakerGuard>; 4] = Default::default();
+            for (at, action, which) in steps {
+                let active = held[1].len() + held[2].len();
+                let limit = match budget {
+                    Some(budget) if KINDS[at] == Kind::Retries => {
+                        let share = budget.budget_percent * active as f64 / 100.0;
+                        // Where the share is whole, rounding may fall on either side.
+                        if (share - share.round()).abs() < 1e-9 {
+                            continue;
+                        }
+                        (share as usize).max(budget.min_retry_concurrency as usize)
+                    }
+                    _ => max as usize,
+                };
+                let used = held[at].len();
+                proptest::prop_assert_eq!(b.is_open(KINDS[at]), used >= limit);
+                proptest::prop_assert_eq!(
+                    b.remaining(KINDS[at]),
+                    limit.saturating_sub(used) as u64
+                );
+                match action {
+                    0 | 1 => {
+                        let slot = b.try_acquire(KINDS[at]);
+                        proptest::prop_assert_eq!(slot.is_some(), used < limit);
+                        held[at].extend(slot);
+                    }
+                    2 => held[at].push(b.acquire(KINDS[at])),
+                    _ if used > 0 => drop(held[at].swap_remove(which % used)),
+                    _ => {}
+                }
+                proptest::prop_assert_eq!(
+                    b.resource(KINDS[at]).used(),
+                    held[at].len() as u64
+                );
+            }
+            drop(held);
+            for kind in KINDS {
+                proptest::prop_assert_eq!(b.resource(kind).used(), 0);
+            }
+        }
+    }
+
+    #[test]
     fn is_exact_under_contention() {
         let b = breaker(7, None);
         std::thread::scope(|scope| {

@@ -134,6 +134,9 @@ impl Stream {
             router.respect_expected_rq_timeout,
         );
         self.upstream.retry = RetryState::new(policy, &self.request);
+        if self.info.is_grpc {
+            self.grpc = self.hcm.record_grpc(cluster.info.observability_name(), &self.request.path);
+        }
         self.upstream.timeouts = found;
         self.timers.max_duration = found.max_duration.map(|d| self.info.start + d);
         if let Some(idle) = forward.idle_timeout {
@@ -546,7 +549,11 @@ impl Stream {
                 if end_stream {
                     self.on_response_complete();
                 }
-                self.encode_data(bytes.into(), end_stream);
+                let data = Buffer::from(bytes);
+                if let Some(grpc) = &mut self.grpc {
+                    grpc.on_response_data(&data);
+                }
+                self.encode_data(data, end_stream);
             }
             BodyEvent::End => {
                 self.on_response_complete();
@@ -679,8 +686,7 @@ impl Stream {
     }
 
     fn on_pool_failure(&mut self, failure: PoolFailure) {
-        // A request that a breaker refused was never a host's.
-        if failure.reason != ResetReason::Overflow {
+        if failure.reached_host {
             self.log_host(&failure.host);
         }
         self.info.upstream.transport_failure =
@@ -731,7 +737,11 @@ impl Stream {
             self.hcm.count_reset_after_response_started();
         }
         if self.download.head_sent {
-            self.cut_response(reason);
+            // Whoever broke the protocol was not the downstream.
+            self.cut_response(match reason {
+                ResetReason::ProtocolError => ResetReason::LocalReset,
+                other => other,
+            });
         } else {
             let reply = local_reply::of_upstream_reset(reason, None, false);
             self.router_reply(reply);

@@ -235,7 +235,7 @@ fn without_tried_priorities(set: &PrioritySet, tried: &[u32]) -> Option<Vec<Prio
     if total == 0 {
         // Load goes to any other priority that has a usable host.
         let next = set.priorities.iter().enumerate().find(|(index, p)| {
-            !tried.contains(&(*index as u32)) && !(p.healthy.is_empty() && p.degraded.is_empty())
+            !tried.contains(&(*index as u32)) && p.healthy.len() + p.degraded.len() > 0
         })?;
         loads[next.0].healthy = if next.1.healthy.is_empty() { 0 } else { 100 };
         loads[next.0].degraded = 100 - loads[next.0].healthy;

@@ -196,3 +196,71 @@ fn priorities_already_tried_give_way() {
     let host = lb.choose(&cx, &mut numbers()).host.unwrap();
     assert_ne!(host.address.port(), Some(1));
 }
+
+proptest::proptest! {
+    /// Over one priority, whatever the weights and the health: healthy hosts share by
+    /// weight; below the panic threshold all hosts do.
+    #[test]
+    fn round_robin_shares_by_weight_among_the_usable(
+        hosts in proptest::collection::vec((1u32..10, proptest::bool::ANY), 1..12),
+    ) {
+        let endpoints: Vec<_> = (1..)
+            .zip(&hosts)
+            .map(|(port, (weight, healthy))| endpoint(port, *weight, if *healthy { H } else { U }))
+            .collect();
+        let usable = hosts.iter().filter(|(_, healthy)| *healthy).count();
+        let panic = usable * 2 < hosts.len();
+        let expected: HashMap<u16, f64> = (1..)
+            .zip(&hosts)
+            .filter(|(_, (_, healthy))| panic || *healthy)
+            .map(|(port, (weight, _))| (port, f64::from(*weight)))
+            .collect();
+        let total: f64 = expected.values().sum();
+        let mut lb = balancer(round_robin(), common(false), vec![group(0, None, endpoints)]);
+        // Some whole turns: every share is then exact but for one turn's ends.
+        let turns = 20;
+        let counts = shares(&mut lb, turns * total as usize);
+        proptest::prop_assert_eq!(counts.len(), expected.len());
+        for (port, weight) in expected {
+            let wanted = weight * turns as f64;
+            let got = counts[&port] as f64;
+            proptest::prop_assert!((got - wanted).abs() <= 2.0, "{port}: {got} for {wanted}");
+        }
+    }
+
+    /// Priorities take load in order, each as far as 140 % of its healthy share goes; what
+    /// they cannot take in sum is scaled up.
+    #[test]
+    fn priorities_take_load_in_order(
+        sizes in proptest::collection::vec((0usize..6, 0usize..6), 1..4),
+    ) {
+        let mut port = 0;
+        let mut groups = Vec::new();
+        for (priority, (healthy, unhealthy)) in (0..).zip(&sizes) {
+            let mut endpoints = Vec::new();
+            for at in 0..healthy + unhealthy {
+                port += 1;
+                endpoints.push(endpoint(port, 1, if at < *healthy { H } else { U }));
+            }
+            groups.push(group(priority, None, endpoints));
+        }
+        let availability: Vec<u32> = sizes
+            .iter()
+            .map(|(h, u)| (*h * 140).checked_div(h + u).unwrap_or(0).min(100) as u32)
+            .collect();
+        let total = availability.iter().sum::<u32>().min(100);
+        let lb = balancer(round_robin(), common(false), groups);
+        if total < 100 {
+            // Panic may set in: the loads still hold what there is, in sum 100 or none.
+            let sum: u32 = lb.hosts().loads.iter().map(|l| l.healthy + l.degraded).sum();
+            proptest::prop_assert!(sum == 100 || sum == 0, "{sum}");
+            return Ok(());
+        }
+        let mut left = 100;
+        for (load, available) in lb.hosts().loads.iter().zip(availability) {
+            let taken = available.min(left);
+            proptest::prop_assert_eq!(load.healthy, taken);
+            left -= taken;
+        }
+    }
+}

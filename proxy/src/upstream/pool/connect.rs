@@ -161,7 +161,7 @@ async fn drive_h2(
     loop {
         tokio::select! {
             end = &mut driver => {
-                note_end(&pool, cluster, &meta, &end, driver.is_draining());
+                note_end(pool, cluster, &meta, &end, driver.is_draining());
                 break;
             }
             () = limits.wait() => {

@@ -17,7 +17,6 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use outrigger_config::ir::RoutingPriority;
-use outrigger_stats::CounterId;
 use outrigger_types::{Protocol, ResetReason};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -40,6 +39,9 @@ pub struct PoolFailure {
     pub transport_failure: Option<Box<str>>,
     /// The host that failed.
     pub host: Arc<Host>,
+    /// Whether the request had got as far as a connection, or the attempt to open one:
+    /// then it is the host's. One that may not even wait is not.
+    pub reached_host: bool,
 }
 
 /// A connection with room for a stream.
@@ -156,12 +158,12 @@ impl Pool {
                 })),
                 None => {
                     self.put_back(connection);
-                    self.overflow(cluster, ClusterStats::upstream_rq_active_overflow)
+                    self.overflow(cluster, Kind::Requests)
                 }
             };
         }
         let Some(guard) = self.breaker.try_acquire(Kind::Pending) else {
-            return self.overflow(cluster, ClusterStats::upstream_rq_pending_overflow);
+            return self.overflow(cluster, Kind::Pending);
         };
         let (reply, receiver) = oneshot::channel();
         let id = {
@@ -211,9 +213,18 @@ impl Pool {
             && inner.open.iter().all(|c| c.meta.active() == 0)
     }
 
-    fn overflow(&self, cluster: &WorkerCluster, stat: CounterId<ClusterStats>) -> Acquire {
-        cluster.stats.inc(stat);
-        Acquire::Failed(self.failure(ResetReason::Overflow, None))
+    /// Refuses what the breaker of pending or of active requests does not allow.
+    fn overflow(&self, cluster: &WorkerCluster, kind: Kind) -> Acquire {
+        let waits = kind == Kind::Pending;
+        cluster.stats.inc(if waits {
+            ClusterStats::upstream_rq_pending_overflow
+        } else {
+            ClusterStats::upstream_rq_active_overflow
+        });
+        Acquire::Failed(PoolFailure {
+            reached_host: !waits,
+            ..self.failure(ResetReason::Overflow, None)
+        })
     }
 
     fn failure(&self, reason: ResetReason, transport_failure: Option<Box<str>>) -> PoolFailure {
@@ -221,6 +232,7 @@ impl Pool {
             reason,
             transport_failure,
             host: self.host.clone(),
+            reached_host: true,
         }
     }
 
