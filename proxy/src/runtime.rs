@@ -41,7 +41,11 @@ pub struct Runtime {
 impl Runtime {
     /// The layers of the bootstrap.
     pub fn new(config: &[RuntimeLayerConfig], store: &Store) -> Self {
-        let mut runtime = Self { layers: Vec::new(), admin: None, stats: store.scope("runtime.").slab() };
+        let mut runtime = Self {
+            layers: Vec::new(),
+            admin: None,
+            stats: store.scope("runtime.").slab(),
+        };
         for layer in config {
             let values = match &layer.kind {
                 RuntimeLayerKind::Static(values) => values.clone(),
@@ -76,7 +80,8 @@ impl Runtime {
             }
         }
         let active = i64::from(!values.is_empty());
-        self.stats.gauge_set(RuntimeStats::admin_overrides_active, active);
+        self.stats
+            .gauge_set(RuntimeStats::admin_overrides_active, active);
         Ok(())
     }
 
@@ -87,8 +92,10 @@ impl Runtime {
             values.extend(layer.iter().map(|(k, v)| (k.clone(), v.clone())));
         }
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        self.stats.gauge_set(RuntimeStats::num_keys, count(values.len()));
-        self.stats.gauge_set(RuntimeStats::num_layers, count(self.layers.len()));
+        self.stats
+            .gauge_set(RuntimeStats::num_keys, count(values.len()));
+        self.stats
+            .gauge_set(RuntimeStats::num_layers, count(self.layers.len()));
         self.stats.inc(RuntimeStats::load_success);
         Arc::new(RuntimeSnapshot::new(values))
     }
@@ -99,17 +106,24 @@ mod tests {
     use super::*;
 
     fn layer(name: &str, kind: RuntimeLayerKind) -> RuntimeLayerConfig {
-        RuntimeLayerConfig { name: name.into(), kind }
+        RuntimeLayerConfig {
+            name: name.into(),
+            kind,
+        }
     }
 
     #[test]
     fn the_last_layer_wins() {
-        let base = RuntimeLayerKind::Static([("a".into(), "1".into()), ("b".into(), "2".into())].into());
+        let base =
+            RuntimeLayerKind::Static([("a".into(), "1".into()), ("b".into(), "2".into())].into());
         let config = [layer("base", base), layer("admin", RuntimeLayerKind::Admin)];
         let mut runtime = Runtime::new(&config, &Store::default());
         runtime.modify(&[("a".into(), "9".into())]).unwrap();
         let snapshot = runtime.snapshot();
-        assert_eq!((snapshot.get("a"), snapshot.get("b")), (Some("9"), Some("2")));
+        assert_eq!(
+            (snapshot.get("a"), snapshot.get("b")),
+            (Some("9"), Some("2"))
+        );
         runtime.modify(&[("a".into(), String::new())]).unwrap();
         assert_eq!(runtime.snapshot().get("a"), Some("1"));
     }
@@ -117,6 +131,10 @@ mod tests {
     #[test]
     fn there_may_be_no_admin_layer() {
         let config = [layer("base", RuntimeLayerKind::Static(Values::new()))];
-        assert!(Runtime::new(&config, &Store::default()).modify(&[]).is_err());
+        assert!(
+            Runtime::new(&config, &Store::default())
+                .modify(&[])
+                .is_err()
+        );
     }
 }

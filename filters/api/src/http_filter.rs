@@ -217,6 +217,12 @@ pub trait HttpFilterConfig: fmt::Debug + Send + Sync {
     fn is_terminal(&self) -> bool {
         false
     }
+
+    /// Whether the filter records gRPC calls by method, so that the connection
+    /// manager need not.
+    fn records_grpc(&self) -> bool {
+        false
+    }
 }
 
 /// Makes filters on one worker.

@@ -44,6 +44,10 @@ fn manager(store: &Store) -> AccessLogManager {
     AccessLogManager::new(options, store).unwrap()
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the thread that writes is waited for; no worker runs here"
+)]
 fn wait_for(what: impl Fn() -> bool) {
     let start = Instant::now();
     while !what() {

@@ -19,10 +19,17 @@ use crate::upstream::host::{Health, Host};
 pub fn page(cx: &AdminContext<'_>, query: &Query) -> Page {
     let filter = match query.get("filter").map(Regex::new).transpose() {
         Ok(filter) => filter,
-        Err(reason) => return Page::error(StatusCode::BAD_REQUEST, format!("Invalid re2 regex: {reason}\n")),
+        Err(reason) => {
+            return Page::error(
+                StatusCode::BAD_REQUEST,
+                format!("Invalid re2 regex: {reason}\n"),
+            );
+        }
     };
     let shown = |cluster: &&ClusterEntry| {
-        filter.as_ref().is_none_or(|f| f.find(cluster.info.name().as_bytes()).is_some())
+        filter
+            .as_ref()
+            .is_none_or(|f| f.find(cluster.info.name().as_bytes()).is_some())
     };
     let clusters = cx.snapshot.clusters().filter(shown);
     if query.get("format") == Some("json") {
@@ -44,11 +51,26 @@ fn cluster_text(out: &mut String, cluster: &ClusterEntry) {
     };
     line("observability_name", cluster.info.observability_name());
     let config = &cluster.info.config;
-    for (priority, limits) in [("default", &config.breakers_default), ("high", &config.breakers_high)] {
-        line(&format!("{priority}_priority::max_connections"), &limits.max_connections);
-        line(&format!("{priority}_priority::max_pending_requests"), &limits.max_pending_requests);
-        line(&format!("{priority}_priority::max_requests"), &limits.max_requests);
-        line(&format!("{priority}_priority::max_retries"), &limits.max_retries);
+    for (priority, limits) in [
+        ("default", &config.breakers_default),
+        ("high", &config.breakers_high),
+    ] {
+        line(
+            &format!("{priority}_priority::max_connections"),
+            &limits.max_connections,
+        );
+        line(
+            &format!("{priority}_priority::max_pending_requests"),
+            &limits.max_pending_requests,
+        );
+        line(
+            &format!("{priority}_priority::max_requests"),
+            &limits.max_requests,
+        );
+        line(
+            &format!("{priority}_priority::max_retries"),
+            &limits.max_retries,
+        );
     }
     line("added_via_api", &(cluster.origin == Origin::Dynamic));
     if let Some(service) = cluster.eds_name() {
@@ -71,7 +93,10 @@ fn host_lines(host: &Host) -> Vec<(&'static str, String)> {
         ("cx_total", count(&stats.cx_total)),
         ("rq_active", stats.rq_active.load(Relaxed).to_string()),
         ("rq_error", count(&stats.rq_error)),
-        ("rq_pending_active", stats.rq_pending.load(Relaxed).to_string()),
+        (
+            "rq_pending_active",
+            stats.rq_pending.load(Relaxed).to_string(),
+        ),
         ("rq_success", count(&stats.rq_success)),
         ("rq_timeout", count(&stats.rq_timeout)),
         ("rq_total", count(&stats.rq_total)),
@@ -148,9 +173,11 @@ fn host_json(host: &Host) -> Value {
         Health::Unhealthy => json!({ "eds_health_status": "UNHEALTHY" }),
     };
     let mut locality = serde_json::Map::new();
-    for (name, part) in
-        [("region", &host.locality.region), ("zone", &host.locality.zone), ("sub_zone", &host.locality.sub_zone)]
-    {
+    for (name, part) in [
+        ("region", &host.locality.region),
+        ("zone", &host.locality.zone),
+        ("sub_zone", &host.locality.sub_zone),
+    ] {
         if !part.is_empty() {
             locality.insert(name.to_owned(), json!(&**part));
         }

@@ -20,7 +20,12 @@ const ENDPOINTS: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoa
 pub fn page(cx: &AdminContext<'_>, query: &Query) -> Page {
     let names = match query.get("name_regex").map(Regex::new).transpose() {
         Ok(names) => Names(names),
-        Err(reason) => return Page::error(StatusCode::BAD_REQUEST, format!("Error while parsing name_regex: {reason}")),
+        Err(reason) => {
+            return Page::error(
+                StatusCode::BAD_REQUEST,
+                format!("Error while parsing name_regex: {reason}"),
+            );
+        }
     };
     let mut dumps = vec![bootstrap(cx), clusters(cx, &names)];
     if query.has("include_eds") {
@@ -31,7 +36,10 @@ pub fn page(cx: &AdminContext<'_>, query: &Query) -> Page {
     if let Some(resource) = query.get("resource") {
         return match resources(&dumps, resource) {
             Some(list) => Page::json(&json!({ "configs": list })),
-            None => Page::error(StatusCode::NOT_FOUND, format!("{resource} not found in config dump")),
+            None => Page::error(
+                StatusCode::NOT_FOUND,
+                format!("{resource} not found in config dump"),
+            ),
         };
     }
     // A kind of which there is nothing is left out.
@@ -64,13 +72,18 @@ struct Names(Option<Regex>);
 
 impl Names {
     fn show(&self, name: &str) -> bool {
-        self.0.as_ref().is_none_or(|r| r.is_full_match(name.as_bytes()))
+        self.0
+            .as_ref()
+            .is_none_or(|r| r.is_full_match(name.as_bytes()))
     }
 }
 
 fn dump(kind: &str, fields: Vec<(&str, Value)>) -> Value {
     let mut map = Map::new();
-    map.insert("@type".to_owned(), format!("type.googleapis.com/envoy.admin.v3.{kind}").into());
+    map.insert(
+        "@type".to_owned(),
+        format!("type.googleapis.com/envoy.admin.v3.{kind}").into(),
+    );
     for (name, value) in fields {
         let empty = match &value {
             Value::Array(list) => list.is_empty(),
@@ -101,7 +114,9 @@ fn message(type_url: &str, bytes: &[u8]) -> Value {
 }
 
 fn timestamp(at: SystemTime) -> Value {
-    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     let bytes = prost::Message::encode_to_vec(&xds_api::pb::google::protobuf::Timestamp {
         seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
         nanos: i32::try_from(since.subsec_millis()).unwrap_or(0) * 1_000_000,
@@ -115,7 +130,10 @@ fn bootstrap(cx: &AdminContext<'_>) -> Value {
         object.remove("@type");
     }
     let started = SystemTime::now() - cx.state.started.elapsed();
-    dump("BootstrapConfigDump", vec![("bootstrap", value), ("last_updated", timestamp(started))])
+    dump(
+        "BootstrapConfigDump",
+        vec![("bootstrap", value), ("last_updated", timestamp(started))],
+    )
 }
 
 /// One resource under the name of its field.
@@ -132,11 +150,20 @@ fn entry(field: &str, type_url: &str, received: &Received) -> Value {
 fn clusters(cx: &AdminContext<'_>, names: &Names) -> Value {
     let shown = |c: &&ClusterEntry| names.show(c.info.name());
     let of = |origin: Origin| -> Value {
-        let active = cx.snapshot.clusters().filter(|c| c.origin == origin).filter(shown);
-        active.map(|c| entry("cluster", CLUSTER, &c.received)).collect::<Vec<_>>().into()
+        let active = cx
+            .snapshot
+            .clusters()
+            .filter(|c| c.origin == origin)
+            .filter(shown);
+        active
+            .map(|c| entry("cluster", CLUSTER, &c.received))
+            .collect::<Vec<_>>()
+            .into()
     };
     let warming = cx.snapshot.warming_clusters().filter(shown);
-    let warming: Vec<Value> = warming.map(|c| entry("cluster", CLUSTER, &c.received)).collect();
+    let warming: Vec<Value> = warming
+        .map(|c| entry("cluster", CLUSTER, &c.received))
+        .collect();
     dump(
         "ClustersConfigDump",
         vec![
@@ -159,7 +186,13 @@ fn listeners(cx: &AdminContext<'_>, names: &Names) -> Value {
     for listener in cx.snapshot.warming_listeners().filter(shown) {
         dynamic.push(state("warming_state", listener));
     }
-    dump("ListenersConfigDump", vec![("static_listeners", fixed.into()), ("dynamic_listeners", dynamic.into())])
+    dump(
+        "ListenersConfigDump",
+        vec![
+            ("static_listeners", fixed.into()),
+            ("dynamic_listeners", dynamic.into()),
+        ],
+    )
 }
 
 fn state(kind: &str, listener: &ListenerEntry) -> Value {
@@ -168,12 +201,25 @@ fn state(kind: &str, listener: &ListenerEntry) -> Value {
 
 fn routes(cx: &AdminContext<'_>, names: &Names) -> Value {
     let shown = cx.snapshot.routes().filter(|(name, _)| names.show(name));
-    let dynamic: Vec<Value> = shown.map(|(_, r)| entry("route_config", ROUTES, &r.received)).collect();
-    dump("RoutesConfigDump", vec![("dynamic_route_configs", dynamic.into())])
+    let dynamic: Vec<Value> = shown
+        .map(|(_, r)| entry("route_config", ROUTES, &r.received))
+        .collect();
+    dump(
+        "RoutesConfigDump",
+        vec![("dynamic_route_configs", dynamic.into())],
+    )
 }
 
 fn endpoints(cx: &AdminContext<'_>, names: &Names) -> Value {
-    let shown = cx.snapshot.assignments().filter(|(name, _)| names.show(name));
-    let dynamic: Vec<Value> = shown.map(|(_, a)| entry("endpoint_config", ENDPOINTS, &a.received)).collect();
-    dump("EndpointsConfigDump", vec![("dynamic_endpoint_configs", dynamic.into())])
+    let shown = cx
+        .snapshot
+        .assignments()
+        .filter(|(name, _)| names.show(name));
+    let dynamic: Vec<Value> = shown
+        .map(|(_, a)| entry("endpoint_config", ENDPOINTS, &a.received))
+        .collect();
+    dump(
+        "EndpointsConfigDump",
+        vec![("dynamic_endpoint_configs", dynamic.into())],
+    )
 }

@@ -62,17 +62,29 @@ const JSON: &str = "application/json";
 impl Page {
     /// A text with status 200.
     pub fn text(body: impl Into<String>) -> Self {
-        Self { status: StatusCode::OK, content_type: TEXT, body: body.into() }
+        Self {
+            status: StatusCode::OK,
+            content_type: TEXT,
+            body: body.into(),
+        }
     }
 
     /// A JSON value with status 200, indented by one blank as Envoy's.
     pub fn json(value: &serde_json::Value) -> Self {
-        Self { status: StatusCode::OK, content_type: JSON, body: pretty(value) }
+        Self {
+            status: StatusCode::OK,
+            content_type: JSON,
+            body: pretty(value),
+        }
     }
 
     /// A text with another status.
     pub fn error(status: StatusCode, body: impl Into<String>) -> Self {
-        Self { status, content_type: TEXT, body: body.into() }
+        Self {
+            status,
+            content_type: TEXT,
+            body: body.into(),
+        }
     }
 }
 
@@ -115,7 +127,8 @@ impl AdminListener {
             Self::Tcp(tcp) => tcp.local_addr().map(|a| a.to_string()).unwrap_or_default(),
             Self::Unix(unix) => {
                 let addr = unix.local_addr().ok();
-                addr.and_then(|a| a.as_pathname().map(|p| p.display().to_string())).unwrap_or_default()
+                addr.and_then(|a| a.as_pathname().map(|p| p.display().to_string()))
+                    .unwrap_or_default()
             }
         }
     }
@@ -158,7 +171,10 @@ where
     }
 }
 
-async fn respond(request: Request<Incoming>, calls: mpsc::Sender<Call>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn respond(
+    request: Request<Incoming>,
+    calls: mpsc::Sender<Call>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let (reply, page) = oneshot::channel();
     let call = Call {
         method: request.method().clone(),
@@ -170,13 +186,20 @@ async fn respond(request: Request<Incoming>, calls: mpsc::Sender<Call>) -> Resul
         Ok(()) => page.await.ok(),
         Err(_) => None,
     };
-    let page = page.unwrap_or_else(|| Page::error(StatusCode::SERVICE_UNAVAILABLE, "shutting down"));
+    let page =
+        page.unwrap_or_else(|| Page::error(StatusCode::SERVICE_UNAVAILABLE, "shutting down"));
     let mut response = Response::new(Full::new(Bytes::from(page.body)));
     *response.status_mut() = page.status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(page.content_type));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, max-age=0"));
-    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    headers.insert(
+        CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, max-age=0"),
+    );
+    headers.insert(
+        "x-content-type-options",
+        HeaderValue::from_static("nosniff"),
+    );
     headers.insert(SERVER, HeaderValue::from_static("envoy"));
     Ok(response)
 }

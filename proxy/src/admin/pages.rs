@@ -60,59 +60,122 @@ struct Entry(&'static str, bool, &'static str, Handler);
 
 const PAGES: &[Entry] = &[
     Entry("/", false, "Admin home page", home),
-    Entry("/certs", false, "print certs on machine", |_, _, _| Page::json(&json!({ "certificates": [] }))),
-    Entry("/clusters", false, "upstream cluster status", |cx, q, _| clusters::page(cx, q)),
-    Entry("/config_dump", false, "dump current configs", |cx, q, _| config_dump::page(cx, q)),
-    Entry("/contention", false, "dump current mutex contention stats (if enabled)", |_, _, _| {
-        Page::error(
-            StatusCode::OK,
-            "Mutex contention tracing is not enabled. To enable, run Envoy with flag --enable-mutex-tracing.",
-        )
+    Entry("/certs", false, "print certs on machine", |_, _, _| {
+        Page::json(&json!({ "certificates": [] }))
     }),
+    Entry("/clusters", false, "upstream cluster status", |cx, q, _| {
+        clusters::page(cx, q)
+    }),
+    Entry("/config_dump", false, "dump current configs", |cx, q, _| {
+        config_dump::page(cx, q)
+    }),
+    Entry(
+        "/contention",
+        false,
+        "dump current mutex contention stats (if enabled)",
+        |_, _, _| {
+            Page::error(
+                StatusCode::OK,
+                "Mutex contention tracing is not enabled. To enable, run Envoy with flag --enable-mutex-tracing.",
+            )
+        },
+    ),
     Entry("/drain_listeners", true, "drain listeners", drain_listeners),
-    Entry("/healthcheck/fail", true, "cause the server to fail health checks", |cx, _, _| {
-        cx.state.health_failed = true;
-        Page::text("OK\n")
-    }),
-    Entry("/healthcheck/ok", true, "cause the server to pass health checks", |cx, _, _| {
-        cx.state.health_failed = false;
-        Page::text("OK\n")
-    }),
-    Entry("/help", false, "print out list of admin commands", |_, _, _| Page::text(help())),
-    Entry("/hot_restart_version", false, "print the hot restart compatibility version", |_, _, _| {
-        Page::text("disabled")
-    }),
-    Entry("/init_dump", false, "dump what is not initialised yet", init_dump),
+    Entry(
+        "/healthcheck/fail",
+        true,
+        "cause the server to fail health checks",
+        |cx, _, _| {
+            cx.state.health_failed = true;
+            Page::text("OK\n")
+        },
+    ),
+    Entry(
+        "/healthcheck/ok",
+        true,
+        "cause the server to pass health checks",
+        |cx, _, _| {
+            cx.state.health_failed = false;
+            Page::text("OK\n")
+        },
+    ),
+    Entry(
+        "/help",
+        false,
+        "print out list of admin commands",
+        |_, _, _| Page::text(help()),
+    ),
+    Entry(
+        "/hot_restart_version",
+        false,
+        "print the hot restart compatibility version",
+        |_, _, _| Page::text("disabled"),
+    ),
+    Entry(
+        "/init_dump",
+        false,
+        "dump what is not initialised yet",
+        init_dump,
+    ),
     Entry("/listeners", false, "print listener info", listeners),
     Entry("/logging", true, "query/change logging levels", log_levels),
-    Entry("/memory", false, "print current allocation/heap usage", |_, _, _| Page::json(&server_info::memory())),
-    Entry("/metrics", false, "print this proxy's own families as OpenMetrics", |cx, _, _| {
-        rendered(Ok(cx.store.open_metrics()))
-    }),
+    Entry(
+        "/memory",
+        false,
+        "print current allocation/heap usage",
+        |_, _, _| Page::json(&server_info::memory()),
+    ),
+    Entry(
+        "/metrics",
+        false,
+        "print this proxy's own families as OpenMetrics",
+        |cx, _, _| rendered(Ok(cx.store.open_metrics())),
+    ),
     Entry("/quitquitquit", true, "exit the server", |cx, _, _| {
         cx.state.quit = true;
         Page::text("OK\n")
     }),
-    Entry("/ready", false, "print server state, return 200 if LIVE, otherwise return 503", ready),
+    Entry(
+        "/ready",
+        false,
+        "print server state, return 200 if LIVE, otherwise return 503",
+        ready,
+    ),
     Entry("/reopen_logs", true, "reopen access logs", |cx, _, _| {
         cx.access_logs.reopen_all();
         Page::text("OK\n")
     }),
-    Entry("/reset_counters", true, "reset all counters to zero", |cx, _, _| {
-        cx.store.reset_counters();
-        Page::text("OK\n")
-    }),
+    Entry(
+        "/reset_counters",
+        true,
+        "reset all counters to zero",
+        |cx, _, _| {
+            cx.store.reset_counters();
+            Page::text("OK\n")
+        },
+    ),
     Entry("/runtime", false, "print runtime values", runtime),
-    Entry("/runtime_modify", true, "add or modify runtime values: ?key1=value1&key2=value2", runtime_modify),
-    Entry("/server_info", false, "print server version/status information", |cx, _, _| {
-        Page::json(&server_info::page(cx))
-    }),
+    Entry(
+        "/runtime_modify",
+        true,
+        "add or modify runtime values: ?key1=value1&key2=value2",
+        runtime_modify,
+    ),
+    Entry(
+        "/server_info",
+        false,
+        "print server version/status information",
+        |cx, _, _| Page::json(&server_info::page(cx)),
+    ),
     Entry("/stats", false, "print server stats", |cx, _, raw| {
         rendered(StatsQuery::parse(raw).map(|q| cx.store.render(&q)))
     }),
-    Entry("/stats/prometheus", false, "print server stats in prometheus format", |cx, _, raw| {
-        rendered(PrometheusQuery::parse(raw).map(|q| cx.store.render_prometheus(&q)))
-    }),
+    Entry(
+        "/stats/prometheus",
+        false,
+        "print server stats in prometheus format",
+        |cx, _, raw| rendered(PrometheusQuery::parse(raw).map(|q| cx.store.render_prometheus(&q))),
+    ),
 ];
 
 /// Answers a call.
@@ -147,7 +210,11 @@ fn help() -> String {
 
 fn rendered(outcome: Result<Rendered, QueryError>) -> Page {
     match outcome {
-        Ok(Rendered { content_type, body }) => Page { status: StatusCode::OK, content_type, body },
+        Ok(Rendered { content_type, body }) => Page {
+            status: StatusCode::OK,
+            content_type,
+            body,
+        },
         Err(error) => Page::error(StatusCode::BAD_REQUEST, error.to_string()),
     }
 }
@@ -162,7 +229,10 @@ fn home(_: &mut AdminContext<'_>, _: &Query, _: &str) -> Page {
                 "<tr><td><form action='{name}' method='post'><button>{name}</button></form></td><td>{purpose}</td></tr>"
             )
         } else {
-            writeln!(rows, "<tr><td><a href='{name}'>{name}</a></td><td>{purpose}</td></tr>")
+            writeln!(
+                rows,
+                "<tr><td><a href='{name}'>{name}</a></td><td>{purpose}</td></tr>"
+            )
         };
     }
     Page {
@@ -177,7 +247,11 @@ fn home(_: &mut AdminContext<'_>, _: &Query, _: &str) -> Page {
 
 fn ready(cx: &mut AdminContext<'_>, _: &Query, _: &str) -> Page {
     let state = server_info::state(cx.state);
-    let status = if state == "LIVE" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if state == "LIVE" {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     Page::error(status, format!("{state}\n"))
 }
 
@@ -202,7 +276,10 @@ fn drain_listeners(cx: &mut AdminContext<'_>, query: &Query, _: &str) -> Page {
 }
 
 fn listeners(cx: &mut AdminContext<'_>, query: &Query, _: &str) -> Page {
-    let bound = cx.snapshot.listeners().map(|l| (l.spec.config.name.clone(), l.sockets.bound().to_vec()));
+    let bound = cx
+        .snapshot
+        .listeners()
+        .map(|l| (l.spec.config.name.clone(), l.sockets.bound().to_vec()));
     if query.get("format") == Some("json") {
         let statuses: Vec<Value> = bound
             .map(|(name, addresses)| {
@@ -235,13 +312,19 @@ fn init_dump(cx: &mut AdminContext<'_>, _: &Query, _: &str) -> Page {
             json!({ "name": &*l.spec.config.name, "target_names": names })
         })
         .collect();
-    let dump = if waiting.is_empty() { json!({}) } else { json!({ "unready_targets_dumps": waiting }) };
+    let dump = if waiting.is_empty() {
+        json!({})
+    } else {
+        json!({ "unready_targets_dumps": waiting })
+    };
     Page::json(&dump)
 }
 
 /// Components whose level can be set.
-const COMPONENTS: &[&str] =
-    &["admin", "config", "dns", "filter", "http", "main", "pool", "router", "runtime", "upstream", "xds"];
+const COMPONENTS: &[&str] = &[
+    "admin", "config", "dns", "filter", "http", "main", "pool", "router", "runtime", "upstream",
+    "xds",
+];
 
 fn log_levels(_: &mut AdminContext<'_>, query: &Query, _: &str) -> Page {
     const USAGE: &str = "usage: /logging?<name>=<level> (change single level)\n\
@@ -250,10 +333,15 @@ fn log_levels(_: &mut AdminContext<'_>, query: &Query, _: &str) -> Page {
     for (name, value) in query.pairs() {
         let changed = match name.as_str() {
             "level" => logging::set_level(None, value),
-            "paths" => value.split(',').filter(|p| !p.is_empty()).try_for_each(|pair| match pair.split_once(':') {
-                Some((name, level)) if COMPONENTS.contains(&name) => logging::set_level(Some(name), level),
-                _ => Err("error: unknown logger name".to_owned()),
-            }),
+            "paths" => value
+                .split(',')
+                .filter(|p| !p.is_empty())
+                .try_for_each(|pair| match pair.split_once(':') {
+                    Some((name, level)) if COMPONENTS.contains(&name) => {
+                        logging::set_level(Some(name), level)
+                    }
+                    _ => Err("error: unknown logger name".to_owned()),
+                }),
             name if COMPONENTS.contains(&name) => logging::set_level(Some(name), value),
             _ => Err("error: unknown logger name".to_owned()),
         };
@@ -272,12 +360,23 @@ fn log_levels(_: &mut AdminContext<'_>, query: &Query, _: &str) -> Page {
 fn runtime(cx: &mut AdminContext<'_>, _: &Query, _: &str) -> Page {
     let layers = cx.runtime.layers();
     let mut entries = Map::new();
-    let keys: std::collections::BTreeSet<_> = layers.iter().flat_map(|(_, values)| values.keys()).collect();
+    let keys: std::collections::BTreeSet<_> = layers
+        .iter()
+        .flat_map(|(_, values)| values.keys())
+        .collect();
     for key in keys {
         let of = |values: &crate::runtime::Values| values.get(key).map_or("", |v| &**v).to_owned();
         let values: Vec<String> = layers.iter().map(|(_, v)| of(v)).collect();
-        let last = values.iter().rev().find(|v| !v.is_empty()).cloned().unwrap_or_default();
-        entries.insert(key.to_string(), json!({ "final_value": last, "layer_values": values }));
+        let last = values
+            .iter()
+            .rev()
+            .find(|v| !v.is_empty())
+            .cloned()
+            .unwrap_or_default();
+        entries.insert(
+            key.to_string(),
+            json!({ "final_value": last, "layer_values": values }),
+        );
     }
     let names: Vec<&str> = layers.iter().map(|(name, _)| &**name).collect();
     Page::json(&json!({ "entries": entries, "layers": names }))

@@ -17,7 +17,10 @@ pub fn state(state: &ServerState) -> &'static str {
 /// What the process is, under Envoy's names.
 pub fn page(cx: &AdminContext<'_>) -> Value {
     let uptime = format!("{}s", cx.state.started.elapsed().as_secs());
-    let node = xds_api::json::to_json("envoy.config.core.v3.Node", &cx.bootstrap.config.node.message);
+    let node = xds_api::json::to_json(
+        "envoy.config.core.v3.Node",
+        &cx.bootstrap.config.node.message,
+    );
     json!({
         "version": options::version(),
         "state": state(cx.state),
@@ -31,9 +34,21 @@ pub fn page(cx: &AdminContext<'_>) -> Value {
 
 fn command_line(cx: &AdminContext<'_>) -> Value {
     let o = cx.options;
-    let path = |p: &Option<std::path::PathBuf>| p.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
-    let components: Vec<String> = o.component_log_levels.iter().map(|(n, l)| format!("{n}:{l}")).collect();
-    let tags: Vec<String> = o.stats_tags.iter().map(|(n, v)| format!("{n}:{v}")).collect();
+    let path = |p: &Option<std::path::PathBuf>| {
+        p.as_ref()
+            .map(|p| p.display().to_string())
+            .unwrap_or_default()
+    };
+    let components: Vec<String> = o
+        .component_log_levels
+        .iter()
+        .map(|(n, l)| format!("{n}:{l}"))
+        .collect();
+    let tags: Vec<String> = o
+        .stats_tags
+        .iter()
+        .map(|(n, v)| format!("{n}:{v}"))
+        .collect();
     json!({
         "concurrency": o.concurrency,
         "config_path": path(&o.config_path),
@@ -84,6 +99,10 @@ pub fn memory() -> Value {
 /// Resident set size, bytes; 0 where it cannot be told.
 pub fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 = statm.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
+    let pages: u64 = statm
+        .split_whitespace()
+        .nth(1)
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0);
     pages * 4096
 }

@@ -38,6 +38,7 @@ struct Shared {
     stats: Slab<ListenerStats>,
     worker_stats: Slab<WorkerListenerStats>,
     state: RwLock<Arc<State>>,
+    max_connections: Option<u64>,
     /// Ends the accept loops.
     stop: CancellationToken,
 }
@@ -72,6 +73,7 @@ impl WorkerListener {
                 .scope(&format!("worker_{}.", worker.index))
                 .slab::<WorkerListenerStats>(),
             state: RwLock::new(Arc::new(State::new(worker, spec, None))),
+            max_connections: worker.max_connections,
             stop: CancellationToken::new(),
         });
         match sockets.for_worker(worker.index) {
@@ -264,11 +266,22 @@ async fn accept_failed(error: &io::Error) {
 }
 
 impl Shared {
+    /// Whether the process has as many connections as it may.
+    fn is_full(&self, state: &State) -> bool {
+        let ignored = state.spec.config.ignore_global_conn_limit;
+        let full = |limit| CONNECTIONS.load(Ordering::Relaxed) >= limit;
+        !ignored && self.max_connections.is_some_and(full)
+    }
+
     /// Chooses the chain of a new connection and serves it.
     fn admit(self: &Arc<Self>, state: &Arc<State>, io: Io, local: Address, remote: Address) {
         self.stats.inc(ListenerStats::downstream_cx_total);
         self.worker_stats
             .inc(WorkerListenerStats::downstream_cx_total);
+        if self.is_full(state) {
+            self.stats.inc(ListenerStats::downstream_global_cx_overflow);
+            return;
+        }
         let peer = Peer {
             local: &local,
             remote: &remote,
@@ -315,6 +328,10 @@ impl Shared {
     }
 }
 
+/// Downstream connections of the process, as
+/// `envoy.resource_monitors.global_downstream_max_connections` counts them.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
+
 /// `%CONNECTION_ID%`
 fn next_connection_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -329,6 +346,7 @@ struct ConnectionGuard {
 
 impl ConnectionGuard {
     fn new(shared: &Arc<Shared>) -> Self {
+        CONNECTIONS.fetch_add(1, Ordering::Relaxed);
         shared.stats.gauge_inc(ListenerStats::downstream_cx_active);
         shared
             .worker_stats
@@ -342,6 +360,7 @@ impl ConnectionGuard {
 
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
+        CONNECTIONS.fetch_sub(1, Ordering::Relaxed);
         let Shared {
             stats,
             worker_stats,

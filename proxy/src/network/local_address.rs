@@ -24,11 +24,11 @@ fn first_address() -> Option<Ipv4Addr> {
     // valid until freeifaddrs; an address of AF_INET is a sockaddr_in.
     while let Some(node) = unsafe { next.as_ref() } {
         next = node.ifa_next;
-        let Some(family) = (unsafe { node.ifa_addr.as_ref() }).map(|a| i32::from(a.sa_family))
-        else {
-            continue;
-        };
-        if family == libc::AF_INET {
+        // SAFETY: as above; there may be no address, which is null.
+        let address = unsafe { node.ifa_addr.as_ref() };
+        let family = address.map(|a| i32::from(a.sa_family));
+        if family == Some(libc::AF_INET) {
+            // SAFETY: as above.
             let address = unsafe { node.ifa_addr.cast::<libc::sockaddr_in>().read_unaligned() };
             let ip = Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr));
             if !ip.is_loopback() {

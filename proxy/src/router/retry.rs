@@ -76,7 +76,7 @@ impl RetryState {
             RetryOn::NONE
         };
         for asked in [asked_on, asked_grpc].into_iter().flatten() {
-            on = on | asked;
+            on |= asked;
         }
         if on.is_empty() {
             return None;

@@ -49,15 +49,31 @@ pub fn init(options: &Options) -> Result<(), String> {
         None => Sink::Stderr,
         Some(path) => Sink::File(path.clone(), Mutex::new(open(path)?)),
     };
-    let components =
-        options.component_log_levels.iter().map(|(name, level)| (name.clone(), filter_of(level))).collect();
-    let levels = Levels { default: filter_of(&options.log_level), components };
+    let components = options
+        .component_log_levels
+        .iter()
+        .map(|(name, level)| (name.clone(), filter_of(level)))
+        .collect();
+    let levels = Levels {
+        default: filter_of(&options.log_level),
+        components,
+    };
     let (filter, handle) = reload::Layer::new(levels.targets());
     let lines = Lines {
-        pattern: options.log_format.clone().unwrap_or_else(|| DEFAULT_FORMAT.to_owned()),
+        pattern: options
+            .log_format
+            .clone()
+            .unwrap_or_else(|| DEFAULT_FORMAT.to_owned()),
         escaped: options.log_format_escaped,
     };
-    if LOG.set(Log { levels: Mutex::new(levels), filter: handle, sink }).is_err() {
+    if LOG
+        .set(Log {
+            levels: Mutex::new(levels),
+            filter: handle,
+            sink,
+        })
+        .is_err()
+    {
         return Ok(());
     }
     let subscriber = Registry::default().with(lines.with_filter(filter));
@@ -68,10 +84,16 @@ pub fn init(options: &Options) -> Result<(), String> {
 
 /// Opens the log file anew, after it was moved away.
 pub fn reopen() {
-    if let Some(Log { sink: Sink::File(path, file), .. }) = LOG.get() {
+    if let Some(Log {
+        sink: Sink::File(path, file),
+        ..
+    }) = LOG.get()
+    {
         match open(path) {
             Ok(new) => *file.lock() = new,
-            Err(error) => tracing::warn!(target: "main", error, "the log file cannot be opened anew"),
+            Err(error) => {
+                tracing::warn!(target: "main", error, "the log file cannot be opened anew")
+            }
         }
     }
 }
@@ -83,7 +105,9 @@ pub fn reopen() {
 pub fn set_level(component: Option<&str>, level: &str) -> Result<(), String> {
     let Some(log) = LOG.get() else { return Ok(()) };
     let filter = match level {
-        "trace" | "debug" | "info" | "warning" | "warn" | "error" | "critical" | "off" => filter_of(level),
+        "trace" | "debug" | "info" | "warning" | "warn" | "error" | "critical" | "off" => {
+            filter_of(level)
+        }
         _ => return Err(format!("error: unknown logger level '{level}'")),
     };
     let mut levels = log.levels.lock();
@@ -106,7 +130,11 @@ pub fn set_level(component: Option<&str>, level: &str) -> Result<(), String> {
 pub fn level(component: &str) -> &'static str {
     let Some(log) = LOG.get() else { return "info" };
     let levels = log.levels.lock();
-    let own = levels.components.iter().find(|(n, _)| n == component).map(|(_, l)| *l);
+    let own = levels
+        .components
+        .iter()
+        .find(|(n, _)| n == component)
+        .map(|(_, l)| *l);
     match own.unwrap_or(levels.default) {
         LevelFilter::TRACE => "trace",
         LevelFilter::DEBUG => "debug",
@@ -141,7 +169,14 @@ impl Levels {
     /// Libraries log no more than warnings, whatever is asked of the proxy.
     fn targets(&self) -> Targets {
         let mut targets = Targets::new().with_default(self.default);
-        for library in ["h2", "hyper", "hickory_resolver", "hickory_proto", "tonic", "tower"] {
+        for library in [
+            "h2",
+            "hyper",
+            "hickory_resolver",
+            "hickory_proto",
+            "tonic",
+            "tower",
+        ] {
             targets = targets.with_target(library, self.default.min(LevelFilter::WARN));
         }
         for (name, level) in &self.components {
@@ -162,7 +197,11 @@ impl<S: Subscriber> Layer<S> for Lines {
         let mut message = Message::default();
         event.record(&mut message);
         let text = message.finish();
-        let text = if self.escaped { text.escape_debug().to_string() } else { text };
+        let text = if self.escaped {
+            text.escape_debug().to_string()
+        } else {
+            text
+        };
         let mut line = render(&self.pattern, event, &text, SystemTime::now());
         line.push('\n');
         match LOG.get().map(|log| &log.sink) {
@@ -216,7 +255,11 @@ fn render(pattern: &str, event: &Event<'_>, text: &str, now: SystemTime) -> Stri
             'Y' => write!(line, "{:04}", date.year),
             'm' => write!(line, "{:02}", date.month),
             'd' => write!(line, "{:02}", date.day),
-            'T' => write!(line, "{:02}:{:02}:{:02}", date.hour, date.minute, date.second),
+            'T' => write!(
+                line,
+                "{:02}:{:02}:{:02}",
+                date.hour, date.minute, date.second
+            ),
             'H' => write!(line, "{:02}", date.hour),
             'M' => write!(line, "{:02}", date.minute),
             'S' => write!(line, "{:02}", date.second),
@@ -228,7 +271,11 @@ fn render(pattern: &str, event: &Event<'_>, text: &str, now: SystemTime) -> Stri
             't' => write!(line, "{}", thread_id()),
             'P' => write!(line, "{}", std::process::id()),
             'l' => write!(line, "{}", level_word(*meta.level())),
-            'L' => write!(line, "{}", &level_word(*meta.level())[..1].to_ascii_uppercase()),
+            'L' => write!(
+                line,
+                "{}",
+                &level_word(*meta.level())[..1].to_ascii_uppercase()
+            ),
             'n' => write!(line, "{}", meta.target()),
             'g' | 's' => write!(line, "{}", meta.file().unwrap_or("")),
             '#' => write!(line, "{}", meta.line().unwrap_or(0)),
@@ -254,7 +301,10 @@ fn level_word(level: Level) -> &'static str {
 /// cannot be told.
 fn thread_id() -> u64 {
     let link = std::fs::read_link("/proc/thread-self").ok();
-    let id = link.as_ref().and_then(|l| l.file_name()).and_then(|n| n.to_str()?.parse().ok());
+    let id = link
+        .as_ref()
+        .and_then(|l| l.file_name())
+        .and_then(|n| n.to_str()?.parse().ok());
     id.unwrap_or_else(|| u64::from(std::process::id()))
 }
 
@@ -276,11 +326,17 @@ impl Date {
         let days = seconds / 86_400 + 719_468;
         let era = days / 146_097;
         let day_of_era = days % 146_097;
-        let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let year_of_era =
+            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
         let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let shifted = (5 * day_of_year + 2) / 153;
-        let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-        let year = i64::try_from(year_of_era + era * 400).unwrap_or(i64::MAX) + i64::from(month <= 2);
+        let month = if shifted < 10 {
+            shifted + 3
+        } else {
+            shifted - 9
+        };
+        let year =
+            i64::try_from(year_of_era + era * 400).unwrap_or(i64::MAX) + i64::from(month <= 2);
         Self {
             year,
             month,

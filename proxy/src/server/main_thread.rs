@@ -55,11 +55,12 @@ impl Workers {
             let store = settings.store.clone();
             let access_logs = settings.access_logs.clone();
             let drain_time = settings.options.drain_time;
+            let limit = settings.bootstrap.config.max_downstream_connections;
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
             let run = move || {
-                let worker = Worker::new(index, store, access_logs, drain_time);
+                let worker = Worker::new(index, store, access_logs, drain_time, limit);
                 runtime.block_on(worker.run(receiver));
                 runtime.shutdown_background();
             };
@@ -124,6 +125,7 @@ impl Main {
             settings.store.clone(),
             settings.access_logs.clone(),
             settings.options.drain_time,
+            None,
         );
         snapshot.serve_main(own.clone());
         snapshot.set_drain_time(settings.options.drain_time);

@@ -26,6 +26,7 @@ enum Kind {
 struct Flag(&'static str, Option<char>, Kind, bool, &'static str);
 
 /// Envoy 1.40's flags in the order of its `--help`, and ours at the end.
+#[rustfmt::skip]
 const FLAGS: &[Flag] = &[
     Flag("stats-tag", None, Kind::Text, true, "A tag NAME:VALUE on every stat; may be given several times"),
     Flag("enable-core-dump", None, Kind::Switch, true, "Allow core dumps"),
@@ -173,11 +174,18 @@ impl LowArgs {
         let mut low = Self::default();
         while let Some(arg) = parser.next().map_err(|e| e.to_string())? {
             let found = match arg {
-                Arg::Long(name) => FLAGS.iter().find(|f| f.0 == name).ok_or(format!("--{name}")),
-                Arg::Short(letter) => FLAGS.iter().find(|f| f.1 == Some(letter)).ok_or(format!("-{letter}")),
+                Arg::Long(name) => FLAGS
+                    .iter()
+                    .find(|f| f.0 == name)
+                    .ok_or(format!("--{name}")),
+                Arg::Short(letter) => FLAGS
+                    .iter()
+                    .find(|f| f.1 == Some(letter))
+                    .ok_or(format!("-{letter}")),
                 Arg::Value(value) => Err(value.to_string_lossy().into_owned()),
             };
-            let Flag(name, _, kind, ..) = found.map_err(|name| parse_error(&name, "Couldn't find match for argument"))?;
+            let Flag(name, _, kind, ..) =
+                found.map_err(|name| parse_error(&name, "Couldn't find match for argument"))?;
             let text = match kind {
                 Kind::Switch => String::new(),
                 Kind::Text | Kind::Number => {
@@ -205,7 +213,9 @@ impl LowArgs {
     }
 
     fn number(&self, name: &str, default: u32) -> u32 {
-        self.text(name).and_then(|n| n.parse().ok()).unwrap_or(default)
+        self.text(name)
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(default)
     }
 
     fn has(&self, name: &str) -> bool {
@@ -214,7 +224,9 @@ impl LowArgs {
 }
 
 fn parse_error(argument: &str, why: &str) -> String {
-    format!("PARSE ERROR: Argument: {argument}\n             {why}\n\nFor complete USAGE and HELP type:\n   outrigger --help")
+    format!(
+        "PARSE ERROR: Argument: {argument}\n             {why}\n\nFor complete USAGE and HELP type:\n   outrigger --help"
+    )
 }
 
 /// Reads the command line.
@@ -227,7 +239,10 @@ pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Command, String>
         return Ok(Command::Print(help()));
     }
     if low.has("version") {
-        return Ok(Command::Print(format!("\noutrigger  version: {}\n", version())));
+        return Ok(Command::Print(format!(
+            "\noutrigger  version: {}\n",
+            version()
+        )));
     }
     if low.has("hot-restart-version") {
         return Ok(Command::Print("disabled".to_owned()));
@@ -237,8 +252,16 @@ pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Command, String>
 
 /// The version in Envoy's shape: revision, release, tree, build type, TLS.
 pub fn version() -> String {
-    let build = if cfg!(debug_assertions) { "DEBUG" } else { "RELEASE" };
-    format!("{}/{}/Clean/{build}/rustls", "0".repeat(40), env!("CARGO_PKG_VERSION"))
+    let build = if cfg!(debug_assertions) {
+        "DEBUG"
+    } else {
+        "RELEASE"
+    };
+    format!(
+        "{}/{}/Clean/{build}/rustls",
+        "0".repeat(40),
+        env!("CARGO_PKG_VERSION")
+    )
 }
 
 fn help() -> String {
@@ -250,14 +273,20 @@ fn help() -> String {
             Kind::Number => " <uint32_t>",
         };
         let short = letter.map(|l| format!("-{l}{value}, ")).unwrap_or_default();
-        let note = if *effect { "" } else { " (accepted without effect)" };
+        let note = if *effect {
+            ""
+        } else {
+            " (accepted without effect)"
+        };
         // Writing to a string does not fail.
         let _ = write!(text, "\n   {short}--{name}{value}\n     {purpose}{note}\n");
     }
     text
 }
 
-const LEVELS: &[&str] = &["trace", "debug", "info", "warning", "warn", "error", "critical", "off"];
+const LEVELS: &[&str] = &[
+    "trace", "debug", "info", "warning", "warn", "error", "critical", "off",
+];
 
 impl Options {
     /// Makes what was typed ready to use.
@@ -274,7 +303,15 @@ impl Options {
         Ok(Self {
             config_path: own("config-path").map(PathBuf::from),
             config_yaml: own("config-yaml"),
-            mode: choice(low, "mode", &[("serve", Mode::Serve), ("validate", Mode::Validate), ("init_only", Mode::InitOnly)])?,
+            mode: choice(
+                low,
+                "mode",
+                &[
+                    ("serve", Mode::Serve),
+                    ("validate", Mode::Validate),
+                    ("init_only", Mode::InitOnly),
+                ],
+            )?,
             concurrency: concurrency(low),
             log_level: log_level.to_owned(),
             component_log_levels: component_levels(low.text("component-log-level"))?,
@@ -285,7 +322,10 @@ impl Options {
             drain_strategy: choice(
                 low,
                 "drain-strategy",
-                &[("gradual", DrainStrategy::Gradual), ("immediate", DrainStrategy::Immediate)],
+                &[
+                    ("gradual", DrainStrategy::Gradual),
+                    ("immediate", DrainStrategy::Immediate),
+                ],
             )?,
             shutdown_timeout: Duration::from_secs(low.number("shutdown-timeout-s", 10).into()),
             file_flush_interval: Duration::from_millis(milliseconds.into()),
@@ -293,21 +333,34 @@ impl Options {
             service_node: own("service-node"),
             service_cluster: own("service-cluster"),
             service_zone: own("service-zone"),
-            ipv6: choice(low, "local-address-ip-version", &[("v4", false), ("v6", true)])?,
+            ipv6: choice(
+                low,
+                "local-address-ip-version",
+                &[("v4", false), ("v6", true)],
+            )?,
             admin_address_path: own("admin-address-path").map(PathBuf::from),
-            allow_unknown_static_fields: low.has("allow-unknown-static-fields") || low.has("allow-unknown-fields"),
+            allow_unknown_static_fields: low.has("allow-unknown-static-fields")
+                || low.has("allow-unknown-fields"),
             reject_unknown_dynamic_fields: low.has("reject-unknown-dynamic-fields"),
             stats_tags: stats_tags(low)?,
-            without_effect: FLAGS.iter().filter(|f| !f.3 && low.has(f.0)).map(|f| f.0).collect(),
+            without_effect: FLAGS
+                .iter()
+                .filter(|f| !f.3 && low.has(f.0))
+                .map(|f| f.0)
+                .collect(),
         })
     }
 }
 
 /// One of a few words; the first is the default.
 fn choice<T: Copy>(low: &LowArgs, name: &str, words: &[(&str, T)]) -> Result<T, String> {
-    let Some(typed) = low.text(name) else { return Ok(words[0].1) };
+    let Some(typed) = low.text(name) else {
+        return Ok(words[0].1);
+    };
     let found = words.iter().find(|(word, _)| word == typed);
-    found.map(|(_, value)| *value).ok_or_else(|| format!("error: unknown {name} '{typed}'"))
+    found
+        .map(|(_, value)| *value)
+        .ok_or_else(|| format!("error: unknown {name} '{typed}'"))
 }
 
 /// At least one worker; 0 counts as one, as in Envoy.
@@ -320,11 +373,17 @@ fn concurrency(low: &LowArgs) -> usize {
 }
 
 fn component_levels(list: Option<&String>) -> Result<Vec<(String, String)>, String> {
-    let Some(list) = list.filter(|l| !l.is_empty()) else { return Ok(Vec::new()) };
+    let Some(list) = list.filter(|l| !l.is_empty()) else {
+        return Ok(Vec::new());
+    };
     let parse = |item: &str| match item.split_once(':') {
-        Some((component, level)) if LEVELS.contains(&level) => Ok((component.to_owned(), level.to_owned())),
+        Some((component, level)) if LEVELS.contains(&level) => {
+            Ok((component.to_owned(), level.to_owned()))
+        }
         Some((_, level)) => Err(format!("error: invalid log level specified '{level}'")),
-        None => Err(format!("error: component log level not correctly specified '{item}'")),
+        None => Err(format!(
+            "error: component log level not correctly specified '{item}'"
+        )),
     };
     list.split(',').map(parse).collect()
 }
@@ -332,7 +391,9 @@ fn component_levels(list: Option<&String>) -> Result<Vec<(String, String)>, Stri
 fn stats_tags(low: &LowArgs) -> Result<Vec<(String, String)>, String> {
     let all = low.values.get("stats-tag").map_or(&[][..], Vec::as_slice);
     let parse = |tag: &String| {
-        let pair = tag.split_once(':').filter(|(name, value)| !name.is_empty() && !value.is_empty());
+        let pair = tag
+            .split_once(':')
+            .filter(|(name, value)| !name.is_empty() && !value.is_empty());
         pair.map(|(n, v)| (n.to_owned(), v.to_owned()))
             .ok_or_else(|| format!("error: misformatted stats-tag '{tag}'"))
     };
@@ -365,21 +426,33 @@ mod tests {
         assert_eq!(o.config_path, Some("etc/istio/proxy/envoy-rev.json".into()));
         assert_eq!(o.drain_time, Duration::from_secs(45));
         assert_eq!(o.drain_strategy, DrainStrategy::Immediate);
-        assert_eq!(o.component_log_levels, [("misc".to_owned(), "error".to_owned())]);
+        assert_eq!(
+            o.component_log_levels,
+            [("misc".to_owned(), "error".to_owned())]
+        );
         assert_eq!((o.concurrency, o.allow_unknown_static_fields), (2, true));
-        assert_eq!(o.without_effect, ["disable-hot-restart", "skip-deprecated-logs"]);
+        assert_eq!(
+            o.without_effect,
+            ["disable-hot-restart", "skip-deprecated-logs"]
+        );
     }
 
     #[test]
     fn takes_a_value_after_an_equals_sign() {
-        assert_eq!(options("--config-path=a.yaml --mode=validate").mode, Mode::Validate);
+        assert_eq!(
+            options("--config-path=a.yaml --mode=validate").mode,
+            Mode::Validate
+        );
     }
 
     #[test]
     fn refuses_what_it_does_not_know() {
         for (line, says) in [
             ("--bogus", "--bogus"),
-            ("--concurrency x", "Couldn't read argument value from string 'x'"),
+            (
+                "--concurrency x",
+                "Couldn't read argument value from string 'x'",
+            ),
             ("--concurrency", "Missing a value"),
             ("stray", "stray"),
             ("-c a -c b", "already set"),
@@ -393,7 +466,9 @@ mod tests {
 
     #[test]
     fn prints_its_version_in_envoys_shape() {
-        let Ok(Command::Print(text)) = run("--version") else { panic!("prints") };
+        let Ok(Command::Print(text)) = run("--version") else {
+            panic!("prints")
+        };
         assert_eq!(text.trim().split('/').count(), 5);
     }
 }

@@ -15,7 +15,7 @@ use crate::runtime::Runtime;
 
 /// Does what the options ask for.
 pub fn run(options: Options) -> ExitCode {
-    let registry = Arc::new(Registry::default());
+    let registry = Arc::new(Registry);
     let outcome = match options.mode {
         Mode::Validate => validate(&options, &registry),
         Mode::Serve | Mode::InitOnly => serve(options, registry),
@@ -46,7 +46,11 @@ fn validate(options: &Options, registry: &Registry) -> Result<(), String> {
 }
 
 fn file_name(options: &Options) -> String {
-    options.config_path.as_ref().map(|p| p.display().to_string()).unwrap_or_default()
+    options
+        .config_path
+        .as_ref()
+        .map(|p| p.display().to_string())
+        .unwrap_or_default()
 }
 
 fn serve(options: Options, registry: Arc<Registry>) -> Result<(), String> {
@@ -55,15 +59,23 @@ fn serve(options: Options, registry: Arc<Registry>) -> Result<(), String> {
     for flag in &options.without_effect {
         tracing::debug!(target: "main", flag, "the flag has no effect");
     }
-    let known = |e: &dyn std::fmt::Display| format!("error initializing configuration '{}': {e}", file_name(&options));
-    let stats = stats_config::of(&loaded.config.stats, &options.stats_tags).map_err(|e| known(&e))?;
+    let known = |e: &dyn std::fmt::Display| {
+        format!(
+            "error initializing configuration '{}': {e}",
+            file_name(&options)
+        )
+    };
+    let stats =
+        stats_config::of(&loaded.config.stats, &options.stats_tags).map_err(|e| known(&e))?;
     let store = Store::new(stats).map_err(|e| known(&e))?;
     let settings = settings(options.clone(), loaded, store, registry)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| format!("cannot start: {e}"))?;
-    runtime.block_on(main_thread::run(settings)).map_err(|e| known(&e))
+    runtime
+        .block_on(main_thread::run(settings))
+        .map_err(|e| known(&e))
 }
 
 fn settings(
@@ -76,8 +88,15 @@ fn settings(
         flush_interval: options.file_flush_interval,
         flush_min_size: options.file_flush_min_size,
     };
-    let access_logs =
-        AccessLogManager::new(log_options, &store).map_err(|e| format!("cannot start the access log thread: {e}"))?;
+    let access_logs = AccessLogManager::new(log_options, &store)
+        .map_err(|e| format!("cannot start the access log thread: {e}"))?;
     let runtime = Runtime::new(&loaded.config.runtime_layers, &store);
-    Ok(Settings { bootstrap: loaded, options, store, registry, access_logs: Arc::new(access_logs), runtime })
+    Ok(Settings {
+        bootstrap: loaded,
+        options,
+        store,
+        registry,
+        access_logs: Arc::new(access_logs),
+        runtime,
+    })
 }

@@ -11,17 +11,25 @@ use outrigger_stats::{
 /// # Errors
 /// A regex that the stats package does not take.
 pub fn of(config: &ir::StatsConfig, tags: &[(String, String)]) -> Result<StatsConfig, ConfigError> {
-    let fixed = tags.iter().map(|(name, value)| TagSpecifier::Fixed { name: name.clone(), value: value.clone() });
+    let fixed = tags.iter().map(|(name, value)| TagSpecifier::Fixed {
+        name: name.clone(),
+        value: value.clone(),
+    });
     let configured = config.tags.iter().map(|tag| match tag {
-        TagSpecifierConfig::Regex { name, regex } => {
-            TagSpecifier::Regex { name: name.to_string(), regex: regex.to_string() }
-        }
-        TagSpecifierConfig::Fixed { name, value } => {
-            TagSpecifier::Fixed { name: name.to_string(), value: value.to_string() }
-        }
+        TagSpecifierConfig::Regex { name, regex } => TagSpecifier::Regex {
+            name: name.to_string(),
+            regex: regex.to_string(),
+        },
+        TagSpecifierConfig::Fixed { name, value } => TagSpecifier::Fixed {
+            name: name.to_string(),
+            value: value.to_string(),
+        },
     });
     let buckets = config.histogram_buckets.iter().map(|(matcher, bounds)| {
-        Ok(BucketSettings { matcher: name_matcher(matcher)?, bounds: bounds.clone() })
+        Ok(BucketSettings {
+            matcher: name_matcher(matcher)?,
+            bounds: bounds.clone(),
+        })
     });
     Ok(StatsConfig {
         tags: fixed.chain(configured).collect(),
@@ -50,5 +58,8 @@ fn name_matcher(matcher: &StringMatcher) -> Result<NameMatcher, ConfigError> {
         StringPattern::Contains(text) => NamePattern::Contains(text.to_string()),
         StringPattern::Regex(regex) => return NameMatcher::regex(regex.as_str()),
     };
-    Ok(NameMatcher { pattern, ignore_case: matcher.ignore_case() })
+    Ok(NameMatcher {
+        pattern,
+        ignore_case: matcher.ignore_case(),
+    })
 }

@@ -67,6 +67,8 @@ pub struct Worker {
     pub access_logs: Arc<AccessLogManager>,
     /// How long connections of what was removed may go on.
     pub drain_time: Duration,
+    /// Most downstream connections of the process; none for any number.
+    pub max_connections: Option<u64>,
     clusters: RwLock<HashMap<Arc<str>, Arc<WorkerCluster>>>,
     routes: RwLock<HashMap<Arc<str>, Arc<RouteTable>>>,
     listeners: Mutex<HashMap<Arc<str>, WorkerListener>>,
@@ -80,12 +82,14 @@ impl Worker {
         store: Store,
         access_logs: Arc<AccessLogManager>,
         drain_time: Duration,
+        max_connections: Option<u64>,
     ) -> Arc<Self> {
         Arc::new(Self {
             index,
             store,
             access_logs,
             drain_time,
+            max_connections,
             clusters: RwLock::default(),
             routes: RwLock::default(),
             listeners: Mutex::default(),

@@ -15,7 +15,7 @@ use super::host::Host;
 use super::lb::{Choice, LbContext, LoadBalancer};
 use super::pool::{Acquire, Pool};
 use super::priority_set::PrioritySet;
-use super::stats::ClusterStats;
+use super::stats::{ClusterStats, Http2CodecStats};
 use crate::http::codec::{h1, h2};
 use crate::http::codec_options;
 
@@ -124,6 +124,7 @@ pub struct WorkerCluster {
     /// This worker's cells.
     pub stats: Slab<ClusterStats>,
     codes: CodeStats,
+    http2: OnceLock<Slab<Http2CodecStats>>,
     /// `upstream_rq_time`, which as in Envoy is not there before the first response.
     time: OnceLock<Histogram>,
     lb: Mutex<LoadBalancer>,
@@ -138,6 +139,7 @@ impl WorkerCluster {
         Arc::new(Self {
             stats: info.scope.slab::<ClusterStats>(),
             codes: CodeStats::new(info.scope.clone(), "upstream_rq"),
+            http2: OnceLock::new(),
             time: OnceLock::new(),
             lb: Mutex::new(lb),
             pools: Mutex::default(),
@@ -148,6 +150,12 @@ impl WorkerCluster {
     /// The hosts in use.
     pub fn hosts(&self) -> Arc<PrioritySet> {
         self.lb.lock().hosts().clone()
+    }
+
+    /// The cells of the HTTP/2 codec, made with the first such connection.
+    pub(super) fn http2_stats(&self) -> &Slab<Http2CodecStats> {
+        self.http2
+            .get_or_init(|| self.info.scope.scope("http2.").slab())
     }
 
     /// Counts the status of a response that goes downstream.

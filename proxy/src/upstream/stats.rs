@@ -76,3 +76,37 @@ outrigger_stats::stat_set! {
         }
     }
 }
+
+outrigger_stats::stat_set! {
+    /// What the HTTP/2 codec counts for a cluster (`cluster.<name>.http2.`); there from
+    /// the first connection of HTTP/2 on.
+    pub struct Http2CodecStats {
+        counters {
+            dropped_headers_with_underscores,
+            goaway_sent,
+            header_overflow,
+            headers_cb_no_stream,
+            inbound_empty_frames_flood,
+            inbound_priority_frames_flood,
+            inbound_window_update_frames_flood,
+            keepalive_timeout,
+            metadata_empty_frames,
+            outbound_control_flood,
+            outbound_flood,
+            requests_rejected_with_underscores_in_headers,
+            rx_messaging_error,
+            rx_reset,
+            stream_refused_errors,
+            trailers,
+            tx_flush_timeout,
+            tx_reset,
+        }
+        gauges {
+            deferred_stream_close,
+            outbound_control_frames_active,
+            outbound_frames_active,
+            pending_send_bytes,
+            streams_active,
+        }
+    }
+}

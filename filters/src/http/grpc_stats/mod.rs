@@ -44,8 +44,9 @@ impl GrpcStats {
     }
 }
 
-/// Istio's HCMs say in their stat prefix which way their traffic goes.
-fn direction(stat_prefix: &str) -> &'static str {
+/// Which way the traffic of an HCM goes, from its stats (`http.<stat_prefix>.`):
+/// Istio's say so in their prefix.
+pub fn direction(stat_prefix: &str) -> &'static str {
     match stat_prefix.strip_prefix("http.") {
         Some(prefix) if prefix.starts_with("inbound") => "inbound",
         Some(prefix) if prefix.starts_with("outbound") => "outbound",
@@ -60,6 +61,10 @@ impl HttpFilterConfig for GrpcStats {
             handles: Handles::default(),
             metrics: GrpcMetrics::new(&worker.store, self.direction),
         })))
+    }
+
+    fn records_grpc(&self) -> bool {
+        true
     }
 }
 

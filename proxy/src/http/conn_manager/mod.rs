@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use filter_api::{HttpFilterFactory, LocalReply, WorkerContext};
 use outrigger_config::ir::{HcmConfig, RouteSource};
+use outrigger_filters::http::grpc_stats::{self, GrpcMetrics, GrpcRecorder};
 use outrigger_stats::{Scope, Slab};
 use outrigger_types::{Protocol, RequestHead, ResponseHead, StatusCode, StreamInfo, details};
 use parking_lot::RwLock;
@@ -52,6 +53,8 @@ pub struct Hcm {
     filters: Vec<FilterSlot>,
     routes: RwLock<Option<Arc<RouteTable>>>,
     access_logs: Vec<AccessLogger>,
+    /// Counts gRPC calls by method where no filter does.
+    grpc: Option<GrpcMetrics>,
     h1_options: Arc<h1::Options>,
     h2_options: Arc<h2::Options>,
     empty: Arc<str>,
@@ -68,7 +71,8 @@ impl Hcm {
         buffer_limit: usize,
     ) -> Arc<Self> {
         let by_listener = format!("listener.{listener}.http.{}.", config.stat_prefix);
-        let scope: Scope = worker.store.scope(&format!("http.{}.", config.stat_prefix));
+        let prefix = format!("http.{}.", config.stat_prefix);
+        let scope: Scope = worker.store.scope(&prefix);
         let cx = WorkerContext {
             index: worker.index,
             store: worker.store.clone(),
@@ -90,12 +94,16 @@ impl Hcm {
             .access_logs
             .iter()
             .map(|log| worker.access_logs.logger(log));
+        let recorded = config.filters.iter().any(|f| f.config.records_grpc());
+        let direction = grpc_stats::direction(&prefix);
+        let grpc = (!recorded).then(|| GrpcMetrics::new(&worker.store, direction));
         Arc::new(Self {
             stats: scope.slab::<HcmStats>(),
             listener_stats: worker.store.scope(&by_listener).slab(),
             filters: filters.collect(),
             routes: RwLock::new(routes),
             access_logs: access_logs.collect(),
+            grpc,
             h1_options: codec_options::h1_server(&config, buffer_limit),
             h2_options: codec_options::h2_server(&config, buffer_limit),
             empty: Arc::from(""),
@@ -132,6 +140,11 @@ impl Hcm {
     /// The access loggers.
     pub fn access_logs(&self) -> &[AccessLogger] {
         &self.access_logs
+    }
+
+    /// The recorder of a gRPC call, where no filter records it.
+    pub fn record_grpc(&self, cluster: &str, path: &[u8]) -> Option<GrpcRecorder> {
+        self.grpc.as_ref()?.start(cluster, path)
     }
 
     /// Options of the HTTP/1 codec.

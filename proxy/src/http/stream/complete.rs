@@ -3,6 +3,8 @@
 
 use outrigger_config::format::{AccessLogType, FormatContext};
 
+use outrigger_types::names;
+
 use super::Stream;
 
 impl Stream {
@@ -14,7 +16,22 @@ impl Stream {
             chain.complete(&mut parts);
         }
         self.hcm.end_stream(&self.info);
+        if let Some(grpc) = self.grpc.take() {
+            grpc.on_end(self.grpc_status(), self.info.elapsed());
+        }
         self.log();
+    }
+
+    /// `grpc-status` of the response, in its trailers or its only head.
+    fn grpc_status(&self) -> Option<&[u8]> {
+        let trailers = self.response_trailers.as_ref();
+        let status = trailers.and_then(|t| t.get_bytes(&names::GRPC_STATUS));
+        status.or_else(|| {
+            self.response
+                .as_ref()?
+                .headers
+                .get_bytes(&names::GRPC_STATUS)
+        })
     }
 
     fn log(&self) {

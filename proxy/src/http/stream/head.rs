@@ -69,6 +69,7 @@ impl Stream {
             download: Download::default(),
             upstream: Upstream::default(),
             timers,
+            grpc: None,
             buffer_limit,
             random: rand::random(),
             over: false,

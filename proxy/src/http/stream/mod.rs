@@ -22,6 +22,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use filter_api::{RouteInfo, Side};
+use outrigger_filters::http::grpc_stats::GrpcRecorder;
 use outrigger_types::{
     Details, Headers, RequestHead, ResetReason, ResponseFlag, ResponseHead, StreamInfo, details,
 };
@@ -52,6 +53,8 @@ pub struct Stream {
     download: Download,
     upstream: Upstream,
     timers: Timers,
+    /// Counts the call, if it is one of gRPC and no filter counts it.
+    grpc: Option<GrpcRecorder>,
     /// Most bytes that either half holds; 0 for no limit.
     buffer_limit: usize,
     /// A number that is the stream's own, for shares and weights.
@@ -168,10 +171,12 @@ impl Stream {
 
     /// Sees resets of the downstream while nothing is read from it.
     fn poll_peer(&mut self, cx: &mut Context<'_>) {
-        if !self.over && (self.upload.received || self.upload.stopped || !self.has_upload_room()) {
-            if let Poll::Ready(error) = self.down.poll_reset(cx) {
-                self.on_downstream_reset(&error);
-            }
+        let reading = !self.upload.received && !self.upload.stopped && self.has_upload_room();
+        if !self.over
+            && !reading
+            && let Poll::Ready(error) = self.down.poll_reset(cx)
+        {
+            self.on_downstream_reset(&error);
         }
     }
 

@@ -96,6 +96,9 @@ impl Stream {
         if !self.chain.decode_out.data.is_empty() {
             self.moved = true;
             let mut data = std::mem::take(&mut self.chain.decode_out.data);
+            if let Some(grpc) = &mut self.grpc {
+                grpc.on_request_data(&data);
+            }
             self.upstream.push(&mut data);
         }
         if let Some(end) = self.chain.decode_out.end.take() {

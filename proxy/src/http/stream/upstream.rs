@@ -135,7 +135,9 @@ impl Stream {
         );
         self.upstream.retry = RetryState::new(policy, &self.request);
         if self.info.is_grpc {
-            self.grpc = self.hcm.record_grpc(cluster.info.observability_name(), &self.request.path);
+            self.grpc = self
+                .hcm
+                .record_grpc(cluster.info.observability_name(), &self.request.path);
         }
         self.upstream.timeouts = found;
         self.timers.max_duration = found.max_duration.map(|d| self.info.start + d);
@@ -202,7 +204,9 @@ impl Stream {
         };
         let mut reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, body, why);
         if !self.hcm.config.router.suppress_envoy_headers {
-            reply.headers.append(header, HeaderValue::from_static("true"));
+            reply
+                .headers
+                .append(header, HeaderValue::from_static("true"));
         }
         self.router_reply(reply.with_flag(flag));
     }

@@ -1,6 +1,8 @@
 //! Opening a connection, and what runs as long as it is open.
 
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +16,7 @@ use crate::http::codec::{h1, h2};
 use crate::network::io::Io;
 use crate::upstream::circuit_breaker::BreakerGuard;
 use crate::upstream::cluster::{ClusterInfo, WorkerCluster};
-use crate::upstream::stats::ClusterStats;
+use crate::upstream::stats::{ClusterStats, Http2CodecStats};
 
 /// Opens a connection for a pool and, for HTTP/2, drives it to its end.
 pub(super) async fn run(pool: Arc<Pool>, cluster: Arc<WorkerCluster>, guard: BreakerGuard) {
@@ -133,6 +135,8 @@ async fn drive_h2(
     meta: Arc<ConnectionMeta>,
 ) {
     let handshake = h2::ClientConnection::handshake(io, cluster.info.h2_options());
+    // As in Envoy the names are there with the first connection.
+    cluster.http2_stats();
     let (mut driver, handle) = match handshake.await {
         Ok(parts) => parts,
         Err(error) => {
@@ -158,9 +162,14 @@ async fn drive_h2(
     }
     pool.serve_pending();
     let mut limits = Limits::new(&cluster.info, &meta);
+    let mut counted = Counted::default();
     loop {
         tokio::select! {
-            end = &mut driver => {
+            end = poll_fn(|cx| {
+                let end = Pin::new(&mut driver).poll(cx);
+                counted.publish(driver.counters(), cluster);
+                end
+            }) => {
                 note_end(pool, cluster, &meta, &end, driver.is_draining());
                 break;
             }
@@ -176,6 +185,31 @@ async fn drive_h2(
     pool.serve_pending();
 }
 
+/// What of a codec's counters is in the stats already.
+#[derive(Default)]
+struct Counted(h2::Counters);
+
+impl Counted {
+    fn publish(&mut self, now: h2::Counters, cluster: &WorkerCluster) {
+        if now == self.0 {
+            return;
+        }
+        let stats = cluster.http2_stats();
+        let before = std::mem::replace(&mut self.0, now);
+        stats.add(Http2CodecStats::rx_reset, now.rx_reset - before.rx_reset);
+        stats.add(Http2CodecStats::tx_reset, now.tx_reset - before.tx_reset);
+        // The GOAWAY with which a connection is closed is left out: Envoy sends none.
+        stats.add(
+            Http2CodecStats::header_overflow,
+            now.header_list_size_too_large - before.header_list_size_too_large,
+        );
+        stats.add(
+            Http2CodecStats::dropped_headers_with_underscores,
+            now.dropped_headers_with_underscores - before.dropped_headers_with_underscores,
+        );
+    }
+}
+
 /// Counts the end of an HTTP/2 connection. One that the peer's GOAWAY let run out, or
 /// that broke the protocol, is closed from our side when its streams have ended, as in
 /// Envoy.
@@ -187,6 +221,18 @@ fn note_end(
     draining: bool,
 ) {
     use h2::ConnError::{Flood, GoAway, KeepaliveTimeout, Lost, Protocol};
+    if let Err(Flood(flood)) = end {
+        let stats = cluster.http2_stats();
+        match flood {
+            h2::Flood::EmptyFrames => stats.inc(Http2CodecStats::inbound_empty_frames_flood),
+            h2::Flood::Priority => stats.inc(Http2CodecStats::inbound_priority_frames_flood),
+            h2::Flood::WindowUpdate => {
+                stats.inc(Http2CodecStats::inbound_window_update_frames_flood);
+            }
+            h2::Flood::Control => stats.inc(Http2CodecStats::outbound_control_flood),
+            h2::Flood::UnreadFrames => {}
+        }
+    }
     if draining {
         cluster.stats.inc(ClusterStats::upstream_cx_close_notify);
     }
@@ -199,7 +245,12 @@ fn note_end(
         Ok(()) if draining => meta.note_close_when_unused(false),
         Ok(()) => meta.note_close(pool.is_open(meta)),
         Err(Lost) => meta.note_close(true),
-        Err(KeepaliveTimeout) => meta.note_close(false),
+        Err(KeepaliveTimeout) => {
+            cluster
+                .http2_stats()
+                .inc(Http2CodecStats::keepalive_timeout);
+            meta.note_close(false);
+        }
     }
 }
 

@@ -97,6 +97,12 @@ impl Pool {
                 .stats
                 .inc(ClusterStats::upstream_cx_close_notify);
         }
+        if h1.connection.is_protocol_error() {
+            h1.meta
+                .cluster()
+                .stats
+                .inc(ClusterStats::upstream_cx_protocol_error);
+        }
         h1.meta.note_close(by_peer);
         drop(h1);
         {

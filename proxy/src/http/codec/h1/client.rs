@@ -277,6 +277,12 @@ impl ClientConnection {
             && self.body.as_ref().is_some_and(Decoder::is_done)
     }
 
+    /// Whether the upstream broke the protocol.
+    pub fn is_protocol_error(&self) -> bool {
+        let failed = self.failed.as_ref();
+        failed.is_some_and(|error| error.reason == ResetReason::ProtocolError)
+    }
+
     /// Whether the upstream has closed its direction.
     pub fn is_ended_by_peer(&self) -> bool {
         self.wire.is_ended()

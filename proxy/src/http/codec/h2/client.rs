@@ -85,6 +85,11 @@ impl ClientDriver {
     pub fn is_draining(&self) -> bool {
         self.meter.is_draining()
     }
+
+    /// What was counted so far.
+    pub fn counters(&self) -> Counters {
+        self.meter.counters()
+    }
 }
 
 impl Future for ClientDriver {
