@@ -4,6 +4,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use outrigger_types::{Address, Protocol, ResetReason};
@@ -165,11 +166,7 @@ async fn drive_h2(
     let mut counted = Counted::default();
     loop {
         tokio::select! {
-            end = poll_fn(|cx| {
-                let end = Pin::new(&mut driver).poll(cx);
-                counted.publish(driver.counters(), cluster);
-                end
-            }) => {
+            end = poll_fn(|cx| counted.poll(&mut driver, cluster, cx)) => {
                 note_end(pool, cluster, &meta, &end, driver.is_draining());
                 break;
             }
@@ -190,6 +187,18 @@ async fn drive_h2(
 struct Counted(h2::Counters);
 
 impl Counted {
+    /// Drives a connection, and counts what its codec has counted.
+    fn poll(
+        &mut self,
+        driver: &mut h2::ClientDriver,
+        cluster: &WorkerCluster,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), h2::ConnError>> {
+        let end = Pin::new(&mut *driver).poll(cx);
+        self.publish(driver.counters(), cluster);
+        end
+    }
+
     fn publish(&mut self, now: h2::Counters, cluster: &WorkerCluster) {
         if now == self.0 {
             return;
