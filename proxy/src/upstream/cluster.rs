@@ -152,6 +152,14 @@ impl WorkerCluster {
         self.lb.lock().hosts().clone()
     }
 
+    /// Counts what connections have read and written since the last time.
+    pub(super) fn count_bytes(&self, read: u64, written: u64) {
+        self.stats
+            .add(ClusterStats::upstream_cx_rx_bytes_total, read);
+        self.stats
+            .add(ClusterStats::upstream_cx_tx_bytes_total, written);
+    }
+
     /// The cells of the HTTP/2 codec, made with the first such connection.
     pub(super) fn http2_stats(&self) -> &Slab<Http2CodecStats> {
         self.http2

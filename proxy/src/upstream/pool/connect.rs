@@ -206,6 +206,10 @@ impl Counted {
         let stats = cluster.http2_stats();
         let before = std::mem::replace(&mut self.0, now);
         stats.add(Http2CodecStats::rx_reset, now.rx_reset - before.rx_reset);
+        cluster.count_bytes(
+            now.bytes_read - before.bytes_read,
+            now.bytes_written - before.bytes_written,
+        );
         stats.add(Http2CodecStats::tx_reset, now.tx_reset - before.tx_reset);
         // The GOAWAY with which a connection is closed is left out: Envoy sends none.
         stats.add(

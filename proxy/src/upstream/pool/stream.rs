@@ -8,6 +8,7 @@ use outrigger_types::{Address, Protocol, RequestHead};
 
 use super::{Attached, AttachedConnection, H2Slot, Pool, PooledH1, millis_since};
 use crate::http::codec::{ClientStream, StreamError};
+use crate::network::io::Io;
 use crate::upstream::circuit_breaker::BreakerGuard;
 use crate::upstream::cluster::WorkerCluster;
 use crate::upstream::host::Host;
@@ -27,6 +28,9 @@ pub struct ConnectionMeta {
     pub(super) opened: Instant,
     active: AtomicU32,
     served: AtomicU64,
+    /// Bytes that are in the cluster's stats already, of HTTP/1.
+    counted_read: AtomicU64,
+    counted_written: AtomicU64,
     idle_since: parking_lot::Mutex<Instant>,
     closed_by_peer: AtomicBool,
     closed_while_active: AtomicBool,
@@ -63,6 +67,8 @@ impl ConnectionMeta {
             opened: Instant::now(),
             active: AtomicU32::new(0),
             served: AtomicU64::new(0),
+            counted_read: AtomicU64::new(0),
+            counted_written: AtomicU64::new(0),
             idle_since: parking_lot::Mutex::new(Instant::now()),
             closed_by_peer: AtomicBool::new(false),
             closed_while_active: AtomicBool::new(false),
@@ -101,6 +107,17 @@ impl ConnectionMeta {
                 .stats
                 .inc(ClusterStats::upstream_cx_max_requests);
         }
+    }
+
+    /// Counts what an HTTP/1 connection has read and written since the last time.
+    fn count_bytes(&self, io: &Io) {
+        let (read, written) = (io.bytes_read(), io.bytes_written());
+        let read_before = self.counted_read.swap(read, Ordering::Relaxed);
+        let written_before = self.counted_written.swap(written, Ordering::Relaxed);
+        self.cluster.count_bytes(
+            read.saturating_sub(read_before),
+            written.saturating_sub(written_before),
+        );
     }
 
     /// Counts how many requests it has carried, once it takes no more.
@@ -231,6 +248,7 @@ impl UpstreamStream {
 impl Drop for UpstreamStream {
     fn drop(&mut self) {
         if let Some(ClientStream::H1(connection)) = self.stream.take() {
+            self.meta.count_bytes(connection.io());
             let reusable = connection.is_reusable();
             let h1 = PooledH1 {
                 connection,

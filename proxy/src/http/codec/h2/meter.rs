@@ -78,6 +78,10 @@ pub struct Counters {
     pub dropped_headers_with_underscores: u64,
     /// `requests_rejected_with_underscores_in_headers`
     pub requests_rejected_with_underscores: u64,
+    /// Bytes read from the connection.
+    pub bytes_read: u64,
+    /// Bytes written to the connection.
+    pub bytes_written: u64,
 }
 
 /// What the two halves of the scan and the streams share.
@@ -90,6 +94,8 @@ pub(super) struct Meter {
     rx_reset: AtomicU64,
     tx_reset: AtomicU64,
     goaway_sent: AtomicU64,
+    bytes_read: AtomicU64,
+    bytes_written: AtomicU64,
     pub(super) heads_too_large: AtomicU64,
     pub(super) underscores_dropped: AtomicU64,
     pub(super) underscores_rejected: AtomicU64,
@@ -115,6 +121,8 @@ impl Meter {
             header_list_size_too_large: self.heads_too_large.load(Relaxed),
             dropped_headers_with_underscores: self.underscores_dropped.load(Relaxed),
             requests_rejected_with_underscores: self.underscores_rejected.load(Relaxed),
+            bytes_read: self.bytes_read.load(Relaxed),
+            bytes_written: self.bytes_written.load(Relaxed),
         }
     }
 
@@ -454,6 +462,7 @@ impl AsyncRead for Metered {
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        this.meter.bytes_read.store(this.io.bytes_read(), Relaxed);
         let (inbound, meter) = (&mut this.inbound, &this.meter);
         let read = &buf.filled()[before..];
         match this.incoming.scan(read, |frame| inbound.take(frame, meter)) {
@@ -474,6 +483,8 @@ impl AsyncWrite for Metered {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let n = ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
+        let written = self.io.bytes_written();
+        self.meter.bytes_written.store(written, Relaxed);
         self.note_sent(std::iter::once(buf), n);
         Poll::Ready(Ok(n))
     }
@@ -484,6 +495,8 @@ impl AsyncWrite for Metered {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let n = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, bufs))?;
+        let written = self.io.bytes_written();
+        self.meter.bytes_written.store(written, Relaxed);
         self.note_sent(bufs.iter().map(|b| &**b), n);
         Poll::Ready(Ok(n))
     }
