@@ -2,6 +2,7 @@
 
 pub mod codec;
 pub mod codec_options;
+pub mod codec_stats;
 pub mod conn_manager;
 pub mod filter_chain;
 pub mod header_mutation;

@@ -102,6 +102,8 @@ pub async fn run(settings: Settings) -> Result<(), String> {
     if main.settings.options.mode != Mode::InitOnly {
         main.serve().await;
         main.shut_down().await;
+        // A page that was just answered is still to be written.
+        tokio::time::sleep(SHUTDOWN_POLL).await;
     }
     main.settings.access_logs.flush();
     Ok(())

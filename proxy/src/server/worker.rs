@@ -5,13 +5,13 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use filter_api::{CallError, CallFuture, CallResponse, RuntimeSnapshot, Services};
-use outrigger_stats::{Scope, Store};
+use outrigger_stats::{Scope, Slab, Store};
 use outrigger_types::{Buffer, RequestHead, ResponseHead};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::mpsc;
@@ -25,6 +25,7 @@ use crate::upstream::cluster::{ClusterInfo, WorkerCluster};
 use crate::upstream::lb::LbContext;
 use crate::upstream::pool::{Acquire, UpstreamStream};
 use crate::upstream::priority_set::PrioritySet;
+use crate::upstream::stats::Http2CodecStats;
 
 /// Most bytes of the answer to a filter's call.
 const CALL_LIMIT: usize = 1 << 20;
@@ -67,6 +68,9 @@ pub struct Worker {
     pub access_logs: Arc<AccessLogManager>,
     /// How long connections of what was removed may go on.
     pub drain_time: Duration,
+    /// What the HTTP/2 codecs towards downstream count (`http2.`), once there is
+    /// one.
+    http2: OnceLock<Slab<Http2CodecStats>>,
     /// Most downstream connections of the process; none for any number.
     pub max_connections: Option<u64>,
     clusters: RwLock<HashMap<Arc<str>, Arc<WorkerCluster>>>,
@@ -89,6 +93,7 @@ impl Worker {
             store,
             access_logs,
             drain_time,
+            http2: OnceLock::new(),
             max_connections,
             clusters: RwLock::default(),
             routes: RwLock::default(),
@@ -104,6 +109,11 @@ impl Worker {
                 self.apply(change);
             }
         }
+    }
+
+    /// What the HTTP/2 codecs towards downstream count.
+    pub fn http2_stats(&self) -> &Slab<Http2CodecStats> {
+        self.http2.get_or_init(|| self.store.scope("http2.").slab())
     }
 
     /// A cluster by name.

@@ -172,6 +172,21 @@ impl WorkerCluster {
         self.codes.charge(code, internal);
     }
 
+    /// Counts the status of a response under another name, below the cluster's.
+    pub fn charge_alt_code(&self, name: &str, code: u16, internal: bool) {
+        let origin = if internal { "internal." } else { "external." };
+        for prefix in ["", origin] {
+            for what in [
+                code.to_string(),
+                format!("{}xx", code / 100),
+                "completed".to_owned(),
+            ] {
+                let name = format!("{name}.{prefix}upstream_rq_{what}");
+                self.info.scope.counter(&name).inc();
+            }
+        }
+    }
+
     /// Counts the status of a response that is retried.
     pub fn charge_retry_code(&self, code: u16) {
         self.codes.charge_retry(code);

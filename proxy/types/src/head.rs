@@ -229,6 +229,7 @@ impl HeaderKey {
             Self::Method => Some(head.method.as_str().as_bytes().into()),
             Self::Scheme => Some(head.scheme.as_bytes().into()),
             Self::Authority => head.authority.as_deref().map(Cow::Borrowed),
+            Self::Path if head.path.is_empty() => None,
             Self::Path => Some((&*head.path).into()),
             Self::Protocol => head.protocol.as_deref().map(Cow::Borrowed),
             Self::Status => None,

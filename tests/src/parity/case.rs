@@ -154,7 +154,9 @@ pub fn differences(root: &Path) -> Result<String, String> {
     let mut table = "| case | where | why |\n|---|---|---|\n".to_owned();
     for (name, file) in find(root)? {
         let case = load(&file)?;
-        let not_yet = case.not_yet.map(|reason| ("all (not yet)".to_owned(), reason));
+        let not_yet = case
+            .not_yet
+            .map(|reason| ("all (not yet)".to_owned(), reason));
         for (place, reason) in case.differs.into_iter().chain(not_yet) {
             let cell = |text: &str| text.replace('|', "\\|").replace('\n', " ");
             table += &format!("| {name} | {} | {} |\n", cell(&place), cell(&reason));

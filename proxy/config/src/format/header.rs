@@ -88,7 +88,7 @@ pub(super) fn in_request<'a>(key: &HeaderKey, head: &'a RequestHead) -> Option<&
         HeaderKey::Method => Some(head.method.as_str().as_bytes()),
         HeaderKey::Scheme => Some(head.scheme.as_bytes()),
         HeaderKey::Authority => head.authority.as_deref(),
-        HeaderKey::Path => Some(&head.path),
+        HeaderKey::Path => Some(&*head.path).filter(|path| !path.is_empty()),
         HeaderKey::Protocol => head.protocol.as_deref(),
         HeaderKey::Status => None,
         HeaderKey::Field(name) => first(&head.headers, name),

@@ -18,6 +18,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{Hcm, HcmStats};
 use crate::http::codec::{ServerStream, h1, h2};
+use crate::http::codec_stats::{Published, count_flood};
 use crate::http::stream::{Incoming, Stream};
 use crate::network::io::Io;
 
@@ -42,11 +43,11 @@ pub async fn serve(hcm: Arc<Hcm>, mut io: Io, info: Arc<ConnectionInfo>, drain: 
         },
     };
     let counted = counted.speaks(protocol);
-    let by_peer = match protocol {
+    let end = match protocol {
         Protocol::Http2 => Http2::new(hcm, io, info, drain).run().await,
         Protocol::Http10 | Protocol::Http11 => serve_h1(&hcm, io, &info, drain).await,
     };
-    counted.end(by_peer);
+    counted.end_of(end);
 }
 
 /// Tells HTTP/2 from HTTP/1 by the first bytes, which stay to be read. None when
@@ -76,13 +77,32 @@ async fn detect(io: &mut Io, idle: Option<Duration>) -> Result<Option<Protocol>,
     Ok(found)
 }
 
-/// HTTP/1: one request at a time. True if the peer ended it.
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ended {
+    /// The peer ended it.
+    by_peer: bool,
+    /// A request was cut.
+    active: bool,
+}
+
+impl Ended {
+    /// With no request under way.
+    fn idle(by_peer: bool) -> Self {
+        Self {
+            by_peer,
+            active: false,
+        }
+    }
+}
+
+/// HTTP/1: one request at a time.
 async fn serve_h1(
     hcm: &Arc<Hcm>,
     io: Io,
     info: &Arc<ConnectionInfo>,
     drain: CancellationToken,
-) -> bool {
+) -> Ended {
     let mut connection = Box::new(h1::ServerConnection::new(io, hcm.h1_options()));
     let opened = Instant::now();
     let max_requests = hcm.config.common_http.max_requests_per_connection;
@@ -91,18 +111,18 @@ async fn serve_h1(
         let next = match next_head(hcm, &mut connection, opened, &drain).await {
             Next::Request(next) => next,
             Next::Refused(error) => {
-                answer_error(hcm, info, connection, error).await;
-                return false;
+                return Ended::idle(answer_error(hcm, info, connection, error).await);
             }
             Next::HeaderTimeout => {
-                answer_header_timeout(hcm, info, connection).await;
-                return false;
+                return Ended::idle(answer_header_timeout(hcm, info, connection).await);
             }
-            Next::End { by_peer } => {
-                if !by_peer {
-                    linger(hcm, &mut connection).await;
-                }
-                return by_peer;
+            Next::Gone => return Ended::idle(true),
+            Next::TimeUp => return Ended::idle(linger(hcm, &mut connection).await),
+            Next::Drained => {
+                // The peer need not wait for its next request to see it.
+                let shut = poll_fn(|cx| connection.poll_shutdown(cx)).await;
+                let by_peer = shut.is_err() || linger(hcm, &mut connection).await;
+                return Ended::idle(by_peer);
             }
         };
         served += 1;
@@ -122,16 +142,27 @@ async fn serve_h1(
         };
         let mut stream = Box::new(Stream::new(hcm, info, incoming));
         poll_fn(|cx| stream.poll(cx)).await;
+        let active = stream.was_cut_by_peer();
+        let late = stream.closes_connection();
         let Some(over) = stream.into_downstream().into_h1() else {
-            return false;
+            return Ended::default();
         };
         connection = over;
-        let lost = poll_fn(|cx| connection.poll_flush(cx)).await.is_err();
-        if lost || !connection.is_between_requests() || connection.should_close() {
-            if !lost {
-                linger(hcm, &mut connection).await;
-            }
-            return lost;
+        let lost = active || poll_fn(|cx| connection.poll_flush(cx)).await.is_err();
+        if lost {
+            return Ended {
+                by_peer: true,
+                active,
+            };
+        }
+        if late || !connection.is_between_requests() {
+            return Ended::idle(linger(hcm, &mut connection).await);
+        }
+        if connection.should_close() {
+            // Both sides have said all: there is nothing to wait for. A peer that
+            // is gone does not need the end of our side.
+            let _ = poll_fn(|cx| connection.poll_shutdown(cx)).await;
+            return Ended::default();
         }
     }
 }
@@ -140,7 +171,12 @@ enum Next {
     Request(h1::NextRequest),
     Refused(h1::H1Error),
     HeaderTimeout,
-    End { by_peer: bool },
+    /// The peer ended the connection.
+    Gone,
+    /// It was idle, or open, for too long.
+    TimeUp,
+    /// It is asked to end.
+    Drained,
 }
 
 /// Waits for the next request within the timeouts of the connection.
@@ -181,8 +217,8 @@ async fn next_head(
             next = next => match next {
                 None => {}
                 Some(Ok(Some(next))) => return Next::Request(next),
-                Some(Ok(None)) => return Next::End { by_peer: true },
-                Some(Err(error)) if error.disconnected => return Next::End { by_peer: true },
+                Some(Ok(None)) => return Next::Gone,
+                Some(Err(error)) if error.disconnected => return Next::Gone,
                 Some(Err(error)) => return Next::Refused(error),
             },
             () = sleep_until(deadline) => {
@@ -195,11 +231,11 @@ async fn next_head(
                 } else {
                     HcmStats::downstream_cx_idle_timeout
                 });
-                return Next::End { by_peer: false };
+                return Next::TimeUp;
             }
             () = drain.cancelled(), if is_idle && head_deadline.is_none() => {
                 hcm.stats.inc(HcmStats::downstream_cx_drain_close);
-                return Next::End { by_peer: false };
+                return Next::Drained;
             }
         }
     }
@@ -219,7 +255,7 @@ async fn answer_error(
     info: &Arc<ConnectionInfo>,
     connection: Box<h1::ServerConnection>,
     error: h1::H1Error,
-) {
+) -> bool {
     hcm.stats.inc(HcmStats::downstream_cx_protocol_error);
     let reply = LocalReply::new(
         error.status,
@@ -227,22 +263,22 @@ async fn answer_error(
         error.details,
     )
     .with_flag(ResponseFlag::DownstreamProtocolError);
-    answer_and_close(hcm, info, connection, reply).await;
+    answer_and_close(hcm, info, connection, reply).await
 }
 
 async fn answer_header_timeout(
     hcm: &Arc<Hcm>,
     info: &Arc<ConnectionInfo>,
     mut connection: Box<h1::ServerConnection>,
-) {
+) -> bool {
     hcm.stats.inc(HcmStats::downstream_rq_header_timeout);
-    connection.set_close();
+    connection.refuse();
     let reply = LocalReply::new(
         outrigger_types::StatusCode::REQUEST_TIMEOUT,
         "request header timeout",
         outrigger_types::details::REQUEST_HEADER_TIMEOUT,
     );
-    answer_and_close(hcm, info, connection, reply).await;
+    answer_and_close(hcm, info, connection, reply).await
 }
 
 async fn answer_and_close(
@@ -250,7 +286,7 @@ async fn answer_and_close(
     info: &Arc<ConnectionInfo>,
     connection: Box<h1::ServerConnection>,
     reply: LocalReply,
-) {
+) -> bool {
     let incoming = Incoming {
         head: RequestHead::new(Method::GET, ""),
         end_stream: true,
@@ -259,29 +295,34 @@ async fn answer_and_close(
     };
     let mut stream = Box::new(Stream::refused(hcm, info, incoming, reply));
     poll_fn(|cx| stream.poll(cx)).await;
-    if let Some(mut connection) = stream.into_downstream().into_h1() {
-        linger(hcm, &mut connection).await;
+    match stream.into_downstream().into_h1() {
+        Some(mut connection) => linger(hcm, &mut connection).await,
+        None => false,
     }
 }
 
-/// Ends our direction, then waits for the peer to read the last bytes, as long
-/// as `delayed_close_timeout` allows.
-async fn linger(hcm: &Hcm, connection: &mut h1::ServerConnection) {
+/// Writes what waits, then leaves the peer the time of `delayed_close_timeout` to
+/// read it and to close first. True if it did.
+async fn linger(hcm: &Hcm, connection: &mut h1::ServerConnection) -> bool {
     let timeout = hcm.config.delayed_close_timeout;
+    if timeout.is_zero() {
+        let flush = poll_fn(|cx| connection.poll_flush(cx));
+        return matches!(tokio::time::timeout(FLUSH_TIME, flush).await, Ok(Err(_)));
+    }
     let close = async {
-        if poll_fn(|cx| connection.poll_shutdown(cx)).await.is_ok() && !timeout.is_zero() {
+        if poll_fn(|cx| connection.poll_flush(cx)).await.is_ok() {
             poll_fn(|cx| connection.poll_discard(cx)).await;
         }
     };
-    let limit = if timeout.is_zero() {
-        Duration::from_secs(1)
-    } else {
-        timeout
-    };
-    if tokio::time::timeout(limit, close).await.is_err() {
+    let by_peer = tokio::time::timeout(timeout, close).await.is_ok();
+    if !by_peer {
         hcm.stats.inc(HcmStats::downstream_cx_delayed_close_timeout);
     }
+    by_peer
 }
+
+/// How long the last bytes may take where `delayed_close_timeout` is off.
+const FLUSH_TIME: Duration = Duration::from_secs(1);
 
 /// HTTP/2: requests side by side, a task each.
 struct Http2 {
@@ -289,6 +330,7 @@ struct Http2 {
     info: Arc<ConnectionInfo>,
     connection: h2::ServerConnection,
     active: Arc<Active>,
+    published: Published,
     drain: Pin<Box<WaitForCancellationFutureOwned>>,
     draining: bool,
     opened: Instant,
@@ -337,6 +379,7 @@ impl Http2 {
                 opened,
                 idle_since: AtomicU64::new(0),
             }),
+            published: Published::default(),
             drain: Box::pin(drain.cancelled_owned()),
             draining: false,
             opened,
@@ -347,15 +390,20 @@ impl Http2 {
         this
     }
 
-    /// True if the peer ended it.
-    async fn run(mut self) -> bool {
-        match poll_fn(|cx| self.poll(cx)).await {
-            End::Peer => true,
-            End::Local => false,
-            End::ProtocolError => {
-                self.hcm.stats.inc(HcmStats::downstream_cx_protocol_error);
-                false
-            }
+    async fn run(mut self) -> Ended {
+        let end = poll_fn(|cx| {
+            let polled = self.poll(cx);
+            self.published
+                .publish(self.connection.counters(), self.hcm.worker.http2_stats());
+            polled
+        })
+        .await;
+        if let End::ProtocolError = end {
+            self.hcm.stats.inc(HcmStats::downstream_cx_protocol_error);
+        }
+        Ended {
+            by_peer: matches!(end, End::Peer),
+            active: self.active.streams.load(Ordering::Relaxed) > 0,
         }
     }
 
@@ -374,9 +422,11 @@ impl Http2 {
                 }
                 Poll::Ready(Some(Err(error))) => {
                     return Poll::Ready(match error {
-                        h2::ConnError::Flood(_) | h2::ConnError::Protocol { .. } => {
+                        h2::ConnError::Flood(flood) => {
+                            count_flood(flood, self.hcm.worker.http2_stats());
                             End::ProtocolError
                         }
+                        h2::ConnError::Protocol { .. } => End::ProtocolError,
                         h2::ConnError::KeepaliveTimeout => End::Local,
                         h2::ConnError::GoAway { .. } | h2::ConnError::Lost => End::Peer,
                     });
@@ -455,7 +505,7 @@ struct CountedConnection {
     hcm: Arc<Hcm>,
     opened: Instant,
     protocol: Option<Protocol>,
-    by_peer: bool,
+    end: Ended,
 }
 
 impl CountedConnection {
@@ -466,7 +516,7 @@ impl CountedConnection {
             hcm: hcm.clone(),
             opened: Instant::now(),
             protocol: None,
-            by_peer: false,
+            end: Ended::default(),
         }
     }
 
@@ -496,8 +546,12 @@ impl CountedConnection {
         }
     }
 
-    fn end(mut self, by_peer: bool) {
-        self.by_peer = by_peer;
+    fn end(self, by_peer: bool) {
+        self.end_of(Ended::idle(by_peer));
+    }
+
+    fn end_of(mut self, end: Ended) {
+        self.end = end;
     }
 }
 
@@ -509,11 +563,21 @@ impl Drop for CountedConnection {
             stats.gauge_dec(Self::of(protocol).1);
         }
         stats.inc(HcmStats::downstream_cx_destroy);
-        stats.inc(if self.by_peer {
-            HcmStats::downstream_cx_destroy_remote
-        } else {
-            HcmStats::downstream_cx_destroy_local
-        });
+        let (destroyed, active) = match self.end.by_peer {
+            true => (
+                HcmStats::downstream_cx_destroy_remote,
+                HcmStats::downstream_cx_destroy_remote_active_rq,
+            ),
+            false => (
+                HcmStats::downstream_cx_destroy_local,
+                HcmStats::downstream_cx_destroy_local_active_rq,
+            ),
+        };
+        stats.inc(destroyed);
+        if self.end.active {
+            stats.inc(HcmStats::downstream_cx_destroy_active_rq);
+            stats.inc(active);
+        }
         let millis = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
         stats.record(HcmStats::downstream_cx_length_ms, millis);
     }

@@ -157,6 +157,19 @@ impl Hcm {
         self.h2_options.clone()
     }
 
+    /// An upgrade was let through the filters.
+    pub fn begin_upgrade(&self) {
+        self.stats.inc(HcmStats::downstream_cx_upgrades_total);
+        self.stats
+            .gauge_inc(HcmStats::downstream_cx_upgrades_active);
+    }
+
+    /// A stream that was upgraded is over.
+    pub fn end_upgrade(&self) {
+        self.stats
+            .gauge_dec(HcmStats::downstream_cx_upgrades_active);
+    }
+
     /// The empty string, shared.
     pub fn empty_name(&self) -> Arc<str> {
         self.empty.clone()

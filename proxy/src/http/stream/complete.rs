@@ -16,6 +16,9 @@ impl Stream {
             chain.complete(&mut parts);
         }
         self.hcm.end_stream(&self.info);
+        if self.upgrade {
+            self.hcm.end_upgrade();
+        }
         if let Some(grpc) = self.grpc.take() {
             grpc.on_end(self.grpc_status(), self.info.elapsed());
         }
@@ -39,7 +42,7 @@ impl Stream {
             return;
         }
         let context = FormatContext {
-            request: Some(&self.request),
+            request: (!self.unreadable).then_some(&self.request),
             response: self.response.as_ref(),
             trailers: self.response_trailers.as_ref(),
             access_log_type: AccessLogType::DownstreamEnd,

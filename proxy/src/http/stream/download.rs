@@ -66,7 +66,7 @@ impl Stream {
         }
     }
 
-    fn send_head(&mut self) {
+    pub(super) fn send_head(&mut self) {
         let ends = matches!(self.chain.encode_out.end, Some(BodyEnd::Plain))
             && self.chain.encode_out.data.is_empty();
         let Some(response) = &mut self.response else {
@@ -87,6 +87,7 @@ impl Stream {
             self.hcm.count_response_before_request_complete();
             if let ServerStream::H1(connection) = &mut self.down {
                 connection.set_close();
+                self.download.closes = true;
             }
         }
         let sent = self.down.send_head(response.clone(), ends);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use filter_api::{CreateContext, LocalReply, Services, Side};
 use outrigger_config::ir::RouteActionConfig;
 use outrigger_types::{
-    ConnectionInfo, HeaderValue, Method, Protocol, RequestHead, ResponseFlag, StatusCode,
-    StreamInfo, details, names,
+    ConnectionInfo, HeaderValue, Method, Protocol, RequestHead, ResponseFlag, ResponseHead,
+    StatusCode, StreamInfo, details, names,
 };
 
 use super::timers::Timers;
@@ -72,6 +72,8 @@ impl Stream {
             grpc: None,
             buffer_limit,
             random: rand::random(),
+            unreadable: false,
+            upgrade: false,
             over: false,
             moved: false,
             _guard: guard,
@@ -88,6 +90,7 @@ impl Stream {
         if end_stream {
             self.on_request_received();
         }
+        self.answer_expectation();
         if checked.is_ok() {
             self.remove_internal_only();
             self.choose_route();
@@ -96,6 +99,10 @@ impl Stream {
         if let Err(reply) = checked.and_then(|()| self.check_upgrade()) {
             self.hcm.count_refused(&reply);
             return self.local_reply(reply);
+        }
+        if self.request.protocol.is_some() {
+            self.upgrade = true;
+            self.hcm.begin_upgrade();
         }
         let verdict = {
             let (chain, mut parts) = self.split();
@@ -145,6 +152,21 @@ impl Stream {
             if let Some(cluster) = cluster {
                 self.info.upstream.cluster = Some(cluster.info.observability_name().clone());
                 self.info.upstream.cluster_raw = Some(cluster.info.name().clone());
+            }
+        }
+    }
+
+    /// Asks for the body of a request that waits to be asked, unless the upstream
+    /// is to decide.
+    fn answer_expectation(&mut self) {
+        let expect = self.request.headers.get_bytes(&names::EXPECT);
+        let waits = expect.is_some_and(|e| e.eq_ignore_ascii_case(b"100-continue"));
+        if waits && !self.hcm.config.proxy_100_continue {
+            self.request.headers.remove(&names::EXPECT);
+            let head = ResponseHead::new(StatusCode::CONTINUE);
+            self.hcm.count_response(StatusCode::CONTINUE.as_u16());
+            if let Err(error) = self.down.send_informational(head) {
+                self.on_downstream_reset(&error);
             }
         }
     }
@@ -255,7 +277,7 @@ impl Stream {
         reply: LocalReply,
     ) -> Self {
         let mut stream = Self::prepare(hcm, connection, incoming);
-        stream.on_request_received();
+        stream.unreadable = true;
         stream.create_filters();
         stream.local_reply(reply);
         stream

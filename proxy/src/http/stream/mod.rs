@@ -21,10 +21,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use filter_api::{RouteInfo, Side};
+use filter_api::{LocalReply, RouteInfo, Side};
 use outrigger_filters::http::grpc_stats::GrpcRecorder;
 use outrigger_types::{
-    Details, Headers, RequestHead, ResetReason, ResponseFlag, ResponseHead, StreamInfo, details,
+    Details, Headers, RequestHead, ResetReason, ResponseFlag, ResponseHead, StatusCode, StreamInfo,
+    details,
 };
 
 use self::timers::{Fired, Timers};
@@ -60,6 +61,10 @@ pub struct Stream {
     /// A number that is the stream's own, for shares and weights.
     random: u64,
     is_head: bool,
+    /// There was no request that could be read.
+    unreadable: bool,
+    /// It is an upgrade that was let through.
+    upgrade: bool,
     over: bool,
     moved: bool,
     _guard: StreamGuard,
@@ -91,6 +96,8 @@ struct Download {
     unreleased: usize,
     /// Bytes that wait to be sent and are counted as sent.
     counted: usize,
+    /// It was this side that decided to close the HTTP/1 connection after it.
+    closes: bool,
 }
 
 impl Stream {
@@ -219,6 +226,15 @@ impl Stream {
             return;
         }
         if error.reason == ResetReason::ProtocolError {
+            if let (ServerStream::H1(connection), false) = (
+                &mut self.down,
+                self.download.head_sent || self.download.is_local,
+            ) {
+                connection.refuse();
+                let details = error.details.clone();
+                let reply = LocalReply::new(StatusCode::BAD_REQUEST, "Bad Request", details);
+                return self.local_reply(reply.with_flag(ResponseFlag::DownstreamProtocolError));
+            }
             self.info.flags.set(ResponseFlag::DownstreamProtocolError);
             self.set_details(match error.details.is_empty() {
                 true => details::CODEC_ERROR.into(),
@@ -261,6 +277,18 @@ impl Stream {
     /// Says why the stream ended as it did; the last word counts.
     fn set_details(&mut self, details: Details) {
         self.info.response_code_details = Some(details);
+    }
+
+    /// Whether the client went away before the stream was over.
+    pub fn was_cut_by_peer(&self) -> bool {
+        let flags = self.info.flags;
+        flags.has(ResponseFlag::DownstreamConnectionTermination)
+    }
+
+    /// Whether this side decided to close the HTTP/1 connection after the stream:
+    /// the client, who does not expect it, is given time to read the answer.
+    pub fn closes_connection(&self) -> bool {
+        self.download.closes
     }
 
     /// The HTTP/1 connection, for its next request, once the stream is over.

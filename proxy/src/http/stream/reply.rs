@@ -26,6 +26,7 @@ impl Stream {
             && let ServerStream::H1(connection) = &mut self.down
         {
             connection.set_close();
+            self.download.closes = true;
         }
         self.abandon_upstream(false);
         self.stop_upload();

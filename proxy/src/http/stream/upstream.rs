@@ -48,6 +48,10 @@ pub(super) struct Upstream {
     committed: bool,
     /// Any of the body was received from the attempt.
     finished: bool,
+    /// A 1xx was received.
+    informed: bool,
+    /// Where status codes are counted too (`x-envoy-upstream-alt-stat-name`).
+    alt_stat_name: Option<Box<str>>,
     /// The attempt before this one ended by a timeout.
     after_timeout: bool,
     completed_at: Option<Instant>,
@@ -146,6 +150,11 @@ impl Stream {
         }
         let envoy_headers = !router.suppress_envoy_headers;
         timeouts::announce(&found, forward, &mut self.request, envoy_headers);
+        let alt = self
+            .request
+            .headers
+            .get_bytes(&names::X_ENVOY_UPSTREAM_ALT_STAT_NAME);
+        self.upstream.alt_stat_name = alt.map(|name| String::from_utf8_lossy(name).into());
         strip_retry_headers(&mut self.request);
         rewrite::request(
             &matched,
@@ -459,15 +468,14 @@ impl Stream {
     }
 
     fn on_informational(&mut self, head: ResponseHead) {
-        let is_continue = head.status == StatusCode::CONTINUE;
-        if is_continue && !self.hcm.config.proxy_100_continue {
+        // Of several only the first is counted and passed on, as in Envoy.
+        if std::mem::replace(&mut self.upstream.informed, true) {
             return;
         }
         let status = head.status.as_u16();
-        if let Some(target) = &self.upstream.target {
-            target
-                .cluster
-                .charge_code(status, self.info.internal_request);
+        self.charge(status);
+        if !self.hcm.config.proxy_100_continue {
+            return;
         }
         self.hcm.count_response(status);
         if let Err(error) = self.down.send_informational(head) {
@@ -525,7 +533,7 @@ impl Stream {
         };
         let cluster = &target.cluster;
         let status = head.status.as_u16();
-        cluster.charge_code(status, self.info.internal_request);
+        self.charge(status);
         if let Some(retry) = &self.upstream.retry
             && retry.made() > 0
             && !retry.wants(Outcome::Head(head))
@@ -737,6 +745,10 @@ impl Stream {
         self.info.flags.set(local_reply::flag_of(reason));
         self.info.response_code_details = Some(local_reply::details_after_head(reason));
         self.upstream.finished = true;
+        // What came before the end goes out before it.
+        if std::mem::take(&mut self.chain.encode_out.head) {
+            self.send_head();
+        }
         if self.info.is_grpc {
             self.hcm.count_reset_after_response_started();
         }
@@ -753,10 +765,19 @@ impl Stream {
     }
 
     fn charge_abort(&mut self, status: StatusCode) {
-        if let Some(target) = &self.upstream.target {
-            target
-                .cluster
-                .charge_code(status.as_u16(), self.info.internal_request);
+        self.charge(status.as_u16());
+    }
+
+    /// Counts a status for the cluster, and under the name that the request asked
+    /// for.
+    fn charge(&self, status: u16) {
+        let Some(target) = &self.upstream.target else {
+            return;
+        };
+        let internal = self.info.internal_request;
+        target.cluster.charge_code(status, internal);
+        if let Some(name) = &self.upstream.alt_stat_name {
+            target.cluster.charge_alt_code(name, status, internal);
         }
     }
 

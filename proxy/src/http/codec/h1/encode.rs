@@ -130,7 +130,10 @@ fn response_framing(
 
 /// Envoy writes its own reason phrase, `Unknown` where it has none.
 fn status_line(out: &mut BytesMut, status: StatusCode, http_10: bool) {
-    let reason = status.canonical_reason().unwrap_or("Unknown");
+    let reason = match status {
+        StatusCode::IM_A_TEAPOT => "Unknown",
+        known => known.canonical_reason().unwrap_or("Unknown"),
+    };
     out.reserve(256);
     out.put_slice(match http_10 {
         true => b"HTTP/1.0 ",

@@ -55,6 +55,8 @@ pub(super) fn parse_request(
 struct Framings {
     length: Option<u64>,
     chunked: bool,
+    /// A transfer coding other than one `chunked`.
+    odd_coding: bool,
     close: bool,
     keep_alive: bool,
     upgrade: bool,
@@ -70,9 +72,7 @@ impl Framings {
                 return Err(H1Error::CODEC);
             }
         } else if *name == names::TRANSFER_ENCODING {
-            if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
-                return Err(H1Error::TRANSFER_ENCODING);
-            }
+            self.odd_coding |= self.chunked || !value.eq_ignore_ascii_case(b"chunked");
             self.chunked = true;
         } else if *name == names::CONNECTION || *name == names::PROXY_CONNECTION {
             for token in value.split(|b| *b == b',').map(<[u8]>::trim_ascii) {
@@ -98,6 +98,9 @@ impl Framings {
             }
             self.length = None;
             headers.remove(&names::CONTENT_LENGTH);
+        }
+        if self.odd_coding {
+            return Err(H1Error::TRANSFER_ENCODING);
         }
         Ok(())
     }

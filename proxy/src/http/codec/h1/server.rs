@@ -115,8 +115,9 @@ impl ServerConnection {
         }
     }
 
-    /// Makes ready to answer what could not be read.
-    fn refuse(&mut self) {
+    /// Makes ready to answer what could not be read, or did not come in time; the
+    /// connection is to be closed after it.
+    pub fn refuse(&mut self) {
         self.close = true;
         self.asked = Asked::default();
         self.http_10 = false;
