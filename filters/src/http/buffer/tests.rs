@@ -103,6 +103,6 @@ fn a_route_overrides_the_limit_or_turns_the_filter_off() {
     let mut filter = stream
         .filter(config, Some(&route(Override::Buffer(message(2)))))
         .unwrap();
-    let status = filter.decode_data(&mut stream.context(), &mut data(b"123"), true);
+    let status = filter.decode_data(&mut stream.context(), &mut data(b"123"), false);
     assert!(matches!(status, FilterStatus::Reply(_)));
 }
