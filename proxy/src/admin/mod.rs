@@ -25,6 +25,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot};
 
 pub use pages::{AdminContext, ServerState, answer};
+pub use server_info::resident_bytes;
 
 /// Calls that may wait for the main loop.
 const WAITING_CALLS: usize = 64;

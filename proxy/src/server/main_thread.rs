@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::logging;
 use super::options::{Mode, Options};
 use super::signals::{Request, Signals};
+use super::stats::ServerObserver;
 use super::worker::{Update, Worker};
 use crate::access_log::AccessLogManager;
 use crate::admin::{self, AdminContext, AdminListener, Call, ServerState};
@@ -78,6 +79,7 @@ struct Main {
     settings: Settings,
     snapshot: Snapshot,
     state: ServerState,
+    observer: ServerObserver,
     signals: Signals,
     resolved: mpsc::UnboundedReceiver<Resolved>,
     xds: Xds,
@@ -141,10 +143,16 @@ impl Main {
             stop_after_drain: None,
         };
         let signals = Signals::new().map_err(|e| format!("cannot listen to signals: {e}"))?;
+        let observer = ServerObserver::new(
+            &settings.store,
+            settings.options.concurrency,
+            settings.bootstrap.unknown.len(),
+        );
         Ok(Self {
             settings,
             snapshot,
             state,
+            observer,
             signals,
             resolved,
             xds,
@@ -209,7 +217,7 @@ impl Main {
                 }
                 _ = flush.tick() => {
                     self.snapshot.end_drained();
-                    self.snapshot.observe_breakers();
+                    self.observe();
                     self.settings.store.flush();
                 }
                 () = sleep_until(stop_at) => self.end_drain(),
@@ -232,8 +240,15 @@ impl Main {
         }
     }
 
-    fn answer(&mut self, call: Call) {
+    /// Publishes the gauges that nobody writes as they change.
+    fn observe(&mut self) {
         self.snapshot.observe_breakers();
+        let connections = self.snapshot.active_connections();
+        self.observer.observe(&self.state, connections);
+    }
+
+    fn answer(&mut self, call: Call) {
+        self.observe();
         let mut cx = AdminContext {
             snapshot: &mut self.snapshot,
             store: &self.settings.store,

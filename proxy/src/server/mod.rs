@@ -5,5 +5,6 @@ pub mod main_thread;
 pub mod options;
 pub mod process;
 pub mod signals;
+pub mod stats;
 mod stats_config;
 pub mod worker;
