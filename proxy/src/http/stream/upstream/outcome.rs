@@ -1,0 +1,298 @@
+//! What becomes of an attempt that failed: another one, or an answer made here.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use filter_api::LocalReply;
+use outrigger_types::{Protocol, ResetReason, ResponseFlag, ResponseHead, StatusCode, details};
+
+use super::{Attempt, Stream};
+use crate::http::codec::StreamError;
+use crate::http::conn_manager::local_reply;
+use crate::http::stream::timers::Fired;
+use crate::router::retry::{BackOff, Outcome, RetryDecision, RetryState};
+use crate::upstream::circuit_breaker::Kind;
+use crate::upstream::cluster::WorkerCluster;
+use crate::upstream::pool::{PoolFailure, UpstreamStream};
+use crate::upstream::stats::ClusterStats;
+
+impl Stream {
+    /// Whether the head is retried instead of forwarded.
+    pub(super) fn retried_by_head(&mut self, head: &ResponseHead, end_stream: bool) -> bool {
+        match self.decide(Outcome::Head(head)) {
+            RetryDecision::Yes(back_off) => {
+                if let (Attempt::Active(active), Some(target)) =
+                    (&self.upstream.attempt, &self.upstream.target)
+                {
+                    active.host().stats.rq_error.fetch_add(1, Ordering::Relaxed);
+                    target.cluster.charge_retry_code(head.status.as_u16());
+                }
+                self.upstream.finished = end_stream;
+                self.retry_after(back_off);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Asks the retry state, takes the retry slot, and counts what came out.
+    pub(super) fn decide(&mut self, outcome: Outcome<'_>) -> RetryDecision {
+        let (Some(retry), Some(target)) = (&mut self.upstream.retry, &self.upstream.target) else {
+            return RetryDecision::No;
+        };
+        if self.download.head_sent || self.upstream.replay.is_none() {
+            return RetryDecision::No;
+        }
+        // The slot of the retry that just failed is free for the next one.
+        self.upstream.retry_slot = None;
+        let breaker = target.cluster.info.breaker(target.priority);
+        let slot = &mut self.upstream.retry_slot;
+        let acquire = || {
+            *slot = breaker.try_acquire(Kind::Retries);
+            slot.is_some()
+        };
+        let decision = retry.decide(outcome, acquire, rand::random());
+        let stats = &target.cluster.stats;
+        match decision {
+            RetryDecision::No => {}
+            RetryDecision::Yes(back_off) => {
+                stats.inc(ClusterStats::upstream_rq_retry);
+                stats.inc(if back_off.ratelimited {
+                    ClusterStats::upstream_rq_retry_backoff_ratelimited
+                } else {
+                    ClusterStats::upstream_rq_retry_backoff_exponential
+                });
+            }
+            RetryDecision::NoLimitExceeded => {
+                stats.inc(ClusterStats::upstream_rq_retry_limit_exceeded);
+                self.info
+                    .flags
+                    .set(ResponseFlag::UpstreamRetryLimitExceeded);
+            }
+            RetryDecision::NoOverflow => {
+                stats.inc(ClusterStats::upstream_rq_retry_overflow);
+                self.info.flags.set(ResponseFlag::UpstreamOverflow);
+            }
+        }
+        decision
+    }
+
+    /// Ends the attempt and makes another after the back-off.
+    pub(super) fn retry_after(&mut self, back_off: BackOff) {
+        self.drop_attempt();
+        self.timers.end_attempt();
+        self.upstream.finished = false;
+        self.upstream.end_sent = false;
+        self.upstream.to_send = self.upstream.replay.clone().unwrap_or_default();
+        self.timers.back_off = Some(Instant::now() + back_off.wait);
+        self.moved = true;
+    }
+
+    /// Drops the attempt; one that is not complete is reset.
+    pub(super) fn drop_attempt(&mut self) {
+        let attempt = std::mem::take(&mut self.upstream.attempt);
+        let complete = self.upstream.finished && self.upstream.end_sent;
+        let (Attempt::Active(mut active), false) = (attempt, complete) else {
+            return;
+        };
+        if active.meta.protocol == Protocol::Http2 {
+            let stats = &active.meta.cluster().stats;
+            stats.inc(ClusterStats::upstream_rq_tx_reset);
+        }
+        active.stream().reset(ResetReason::LocalReset);
+    }
+
+    /// Gives up the way upstream; `cancelled` by the downstream's end.
+    pub(in crate::http::stream) fn abandon_upstream(&mut self, cancelled: bool) {
+        if let (Attempt::Pending(_), Some(target)) = (&self.upstream.attempt, &self.upstream.target)
+            && cancelled
+        {
+            target
+                .cluster
+                .stats
+                .inc(ClusterStats::upstream_rq_cancelled);
+        }
+        self.drop_attempt();
+        self.timers.end_upstream();
+        self.timers.max_duration = None;
+        self.upstream.retry_slot = None;
+        self.upstream.finished = true;
+        self.upstream.end_sent = true;
+        self.upstream.to_send.clear();
+        self.upstream.replay = None;
+    }
+
+    pub(super) fn on_pool_failure(&mut self, failure: PoolFailure) {
+        if failure.reached_host {
+            self.log_host(&failure.host);
+        }
+        self.info.upstream.transport_failure =
+            failure.transport_failure.clone().filter(|t| !t.is_empty());
+        let error = StreamError {
+            reason: failure.reason,
+            details: "".into(),
+            code: None,
+            remote: true,
+        };
+        self.on_attempt_reset(&error, false);
+    }
+
+    /// The attempt ended before its response was complete. `began`: the request
+    /// may have reached the host.
+    pub(super) fn on_attempt_reset(&mut self, error: &StreamError, began: bool) {
+        self.moved = true;
+        let reason = error.reason;
+        if let Attempt::Active(mut active) = std::mem::take(&mut self.upstream.attempt) {
+            if began {
+                count_stream_reset(&active, reason);
+            }
+            if reason == ResetReason::ConnectionTermination {
+                active.note_closed_by_peer();
+            }
+            active.host().stats.rq_error.fetch_add(1, Ordering::Relaxed);
+        }
+        if self.upstream.committed {
+            return self.on_reset_after_head(reason);
+        }
+        let made = self.upstream.retry.as_ref().map_or(0, RetryState::made);
+        if let RetryDecision::Yes(back_off) = self.decide(Outcome::Reset { reason, began }) {
+            return self.retry_after(back_off);
+        }
+        self.info.flags.set(local_reply::flag_of(reason));
+        let transport = self.info.upstream.transport_failure.take();
+        let reply = local_reply::of_upstream_reset(reason, transport.as_deref(), made > 0);
+        self.info.upstream.transport_failure = transport;
+        self.charge_abort(reply.status);
+        self.router_reply(reply);
+    }
+
+    pub(super) fn on_reset_after_head(&mut self, reason: ResetReason) {
+        self.info.flags.set(local_reply::flag_of(reason));
+        self.info.response_code_details = Some(local_reply::details_after_head(reason));
+        self.upstream.finished = true;
+        // What came before the end goes out before it.
+        if std::mem::take(&mut self.chain.encode_out.head) {
+            self.send_head();
+        }
+        if self.info.is_grpc {
+            self.hcm.count_reset_after_response_started();
+        }
+        if self.download.head_sent {
+            // Whoever broke the protocol was not the downstream.
+            self.cut_response(match reason {
+                ResetReason::ProtocolError => ResetReason::LocalReset,
+                other => other,
+            });
+        } else {
+            let reply = local_reply::of_upstream_reset(reason, None, false);
+            self.router_reply(reply);
+        }
+    }
+
+    pub(super) fn charge_abort(&mut self, status: StatusCode) {
+        self.charge(status.as_u16());
+    }
+
+    /// Counts a status for the cluster, and under the name that the request asked
+    /// for.
+    pub(super) fn charge(&self, status: u16) {
+        let Some(target) = &self.upstream.target else {
+            return;
+        };
+        let internal = self.info.internal_request;
+        target.cluster.charge_code(status, internal);
+        if let Some(name) = &self.upstream.alt_stat_name {
+            target.cluster.charge_alt_code(name, status, internal);
+        }
+    }
+
+    pub(super) fn no_healthy_upstream(&mut self, cluster: &Arc<WorkerCluster>) {
+        self.info.upstream.cluster = Some(cluster.info.observability_name().clone());
+        self.info.upstream.cluster_raw = Some(cluster.info.name().clone());
+        self.charge_abort(StatusCode::SERVICE_UNAVAILABLE);
+        let reply = LocalReply::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no healthy upstream",
+            details::NO_HEALTHY_UPSTREAM,
+        );
+        self.router_reply(reply.with_flag(ResponseFlag::NoHealthyUpstream));
+    }
+
+    pub(in crate::http::stream) fn on_global_timeout(&mut self) {
+        let Some(target) = &self.upstream.target else {
+            return;
+        };
+        target.cluster.stats.inc(ClusterStats::upstream_rq_timeout);
+        if let Attempt::Active(active) = &self.upstream.attempt {
+            active
+                .host()
+                .stats
+                .rq_timeout
+                .fetch_add(1, Ordering::Relaxed);
+        }
+        self.upstream_timeout(details::RESPONSE_TIMEOUT);
+    }
+
+    pub(in crate::http::stream) fn on_per_try_timeout(&mut self, fired: Fired) {
+        let Some(target) = &self.upstream.target else {
+            return;
+        };
+        if self.upstream.committed {
+            return;
+        }
+        let idle = fired == Fired::PerTryIdle;
+        target.cluster.stats.inc(if idle {
+            ClusterStats::upstream_rq_per_try_idle_timeout
+        } else {
+            ClusterStats::upstream_rq_per_try_timeout
+        });
+        if let Attempt::Active(active) = &self.upstream.attempt {
+            active
+                .host()
+                .stats
+                .rq_timeout
+                .fetch_add(1, Ordering::Relaxed);
+        }
+        if let RetryDecision::Yes(back_off) = self.decide(Outcome::PerTryTimeout) {
+            self.upstream.after_timeout = true;
+            return self.retry_after(back_off);
+        }
+        self.upstream_timeout(if idle {
+            details::UPSTREAM_PER_TRY_IDLE_TIMEOUT
+        } else {
+            details::UPSTREAM_PER_TRY_TIMEOUT
+        });
+    }
+
+    pub(super) fn upstream_timeout(&mut self, why: &'static str) {
+        self.info.flags.set(ResponseFlag::UpstreamRequestTimeout);
+        if self.download.head_sent {
+            self.info.response_code_details = Some(why.into());
+            return self.cut_response(ResetReason::LocalReset);
+        }
+        self.charge_abort(StatusCode::GATEWAY_TIMEOUT);
+        self.router_reply(LocalReply::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "upstream request timeout",
+            why,
+        ));
+    }
+}
+
+/// Counts the end of a stream as a pool of HTTP/2 does in Envoy; those of HTTP/1
+/// do not.
+fn count_stream_reset(active: &UpstreamStream, reason: ResetReason) {
+    if active.meta.protocol != Protocol::Http2 {
+        return;
+    }
+    let stats = &active.meta.cluster().stats;
+    match reason {
+        ResetReason::RemoteReset => stats.inc(ClusterStats::upstream_rq_rx_reset),
+        ResetReason::ConnectionTermination => {
+            stats.inc(ClusterStats::upstream_rq_pending_failure_eject);
+        }
+        ResetReason::ProtocolError => stats.inc(ClusterStats::upstream_rq_tx_reset),
+        _ => {}
+    }
+}

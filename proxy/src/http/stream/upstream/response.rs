@@ -1,0 +1,171 @@
+//! The response of an attempt, on its way to the encode filters.
+
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use outrigger_types::{Buffer, HeaderValue, ResponseHead, details, names};
+
+use super::{Attempt, Stream};
+use crate::http::codec::{BodyEvent, HeadEvent};
+use crate::router::retry::Outcome;
+use crate::router::rewrite;
+use crate::upstream::stats::ClusterStats;
+
+impl Stream {
+    pub(super) fn receive_upstream(&mut self, cx: &mut Context<'_>) {
+        while !self.over && !self.upstream.finished {
+            let room = self.has_download_room();
+            let Attempt::Active(active) = &mut self.upstream.attempt else {
+                return;
+            };
+            if !self.upstream.committed {
+                match active.stream().poll_head(cx) {
+                    Poll::Pending => return,
+                    Poll::Ready(Err(error)) => return self.on_attempt_reset(&error, true),
+                    Poll::Ready(Ok(HeadEvent::Informational(head))) => self.on_informational(head),
+                    Poll::Ready(Ok(HeadEvent::Final { head, end_stream })) => {
+                        self.on_response_head(head, end_stream);
+                    }
+                }
+            } else if room {
+                match active.stream().poll_recv(cx) {
+                    Poll::Pending => return,
+                    Poll::Ready(Err(error)) => return self.on_attempt_reset(&error, true),
+                    Poll::Ready(Ok(event)) => self.on_response_event(event),
+                }
+            } else {
+                if let Poll::Ready(error) = active.stream().poll_reset(cx) {
+                    self.on_attempt_reset(&error, true);
+                }
+                return;
+            }
+            self.moved = true;
+        }
+    }
+
+    pub(super) fn on_informational(&mut self, head: ResponseHead) {
+        // Of several only the first is counted and passed on, as in Envoy.
+        if std::mem::replace(&mut self.upstream.informed, true) {
+            return;
+        }
+        let status = head.status.as_u16();
+        self.charge(status);
+        if !self.hcm.config.proxy_100_continue {
+            return;
+        }
+        self.hcm.count_response(status);
+        if let Err(error) = self.down.send_informational(head) {
+            self.on_downstream_reset(&error);
+        }
+    }
+
+    pub(super) fn on_response_head(&mut self, mut head: ResponseHead, end_stream: bool) {
+        let now = self.info.elapsed();
+        self.info.times.first_upstream_rx = Some(now);
+        self.info.upstream.header_bytes_received = head.byte_size() as u64;
+        self.timers.touch_upstream(Instant::now());
+        if self.retried_by_head(&head, end_stream) {
+            return;
+        }
+        self.commit(&head);
+        if !self.hcm.config.router.suppress_envoy_headers
+            && let Some(completed) = self.upstream.completed_at
+        {
+            let millis = u64::try_from(completed.elapsed().as_millis()).unwrap_or(u64::MAX);
+            head.headers.set(
+                names::X_ENVOY_UPSTREAM_SERVICE_TIME,
+                HeaderValue::from(millis),
+            );
+        }
+        self.info.response_code = Some(head.status.as_u16());
+        self.finish_router_headers(&mut head);
+        self.set_details(details::VIA_UPSTREAM.into());
+        if end_stream {
+            self.on_response_complete();
+        }
+        self.encode_head(head, end_stream);
+    }
+
+    /// Headers that the router adds to every response of its own, upstream's or
+    /// local.
+    pub(in crate::http::stream) fn finish_router_headers(&mut self, head: &mut ResponseHead) {
+        let Some(matched) = &self.matched else { return };
+        if matched.vhost.include_attempt_count_in_response {
+            head.headers.set(
+                names::X_ENVOY_ATTEMPT_COUNT,
+                HeaderValue::from(self.info.attempt_count),
+            );
+        }
+        rewrite::response(matched, head, &self.request, &self.info);
+    }
+
+    /// No other attempt can follow: the response goes downstream.
+    pub(super) fn commit(&mut self, head: &ResponseHead) {
+        self.upstream.committed = true;
+        self.upstream.replay = None;
+        self.timers.per_try = None;
+        let Some(target) = &self.upstream.target else {
+            return;
+        };
+        let cluster = &target.cluster;
+        let status = head.status.as_u16();
+        self.charge(status);
+        if let Some(retry) = &self.upstream.retry
+            && retry.made() > 0
+            && !retry.wants(Outcome::Head(head))
+        {
+            cluster.stats.inc(ClusterStats::upstream_rq_retry_success);
+        }
+        if let Attempt::Active(active) = &self.upstream.attempt {
+            let stats = &active.host().stats;
+            let counter = if head.status.is_server_error() {
+                &stats.rq_error
+            } else {
+                &stats.rq_success
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        self.upstream.retry_slot = None;
+    }
+
+    pub(super) fn on_response_event(&mut self, event: BodyEvent) {
+        self.timers.touch_upstream(Instant::now());
+        match event {
+            BodyEvent::Data { bytes, end_stream } => {
+                self.info.upstream.body_bytes_received += bytes.len() as u64;
+                self.download.unreleased += bytes.len();
+                if end_stream {
+                    self.on_response_complete();
+                }
+                let data = Buffer::from(bytes);
+                if let Some(grpc) = &mut self.grpc {
+                    grpc.on_response_data(&data);
+                }
+                self.encode_data(data, end_stream);
+            }
+            BodyEvent::End => {
+                self.on_response_complete();
+                self.encode_data(Buffer::new(), true);
+            }
+            BodyEvent::Trailers(trailers) => {
+                self.info.upstream.header_bytes_received += trailers.byte_size() as u64;
+                self.on_response_complete();
+                self.encode_trailers(trailers);
+            }
+        }
+    }
+
+    /// The last byte of the response is here.
+    pub(super) fn on_response_complete(&mut self) {
+        self.info.times.last_upstream_rx = Some(self.info.elapsed());
+        self.upstream.finished = true;
+        self.timers.end_upstream();
+        if let (Some(completed), Some(target)) = (self.upstream.completed_at, &self.upstream.target)
+        {
+            target
+                .cluster
+                .record_time(completed.elapsed(), self.info.internal_request);
+        }
+    }
+}
