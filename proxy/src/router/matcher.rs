@@ -13,7 +13,10 @@ use outrigger_config::ir::{
     RouteConfig, RouteMatchConfig, RouteTableConfig, TlsRequirement, VirtualHostConfig,
     WeightedCluster, WeightedClusterName, WeightedClusters,
 };
+use outrigger_stats::{Slab, Store};
 use outrigger_types::{Method, RequestHead, StreamInfo, names};
+
+use super::request_stats::{self, RequestStats};
 
 /// A route configuration made ready for look-ups.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub struct RouteTable {
     /// `example.*`, the longest first.
     prefixes: Vec<(Box<str>, usize)>,
     any: Option<usize>,
+    /// Keeps the stats of its virtual clusters and routes listed.
+    _shown: Vec<Slab<RequestStats>>,
 }
 
 /// The route chosen for a request.
@@ -45,13 +50,14 @@ pub struct RouteMatch {
 }
 
 impl RouteTable {
-    /// Makes a configuration ready.
-    pub fn new(config: Arc<RouteTableConfig>) -> Arc<Self> {
+    /// Makes a configuration ready; its stats are listed as long as it lives.
+    pub fn new(config: Arc<RouteTableConfig>, store: &Store) -> Arc<Self> {
         let mut table = Self {
             exact: HashMap::new(),
             suffixes: Vec::new(),
             prefixes: Vec::new(),
             any: None,
+            _shown: request_stats::shown(&config, store),
             config: config.clone(),
         };
         for (index, vhost) in config.virtual_hosts.iter().enumerate() {

@@ -3,6 +3,7 @@
 
 pub mod matcher;
 pub mod redirect;
+pub mod request_stats;
 pub mod retry;
 pub mod rewrite;
 pub mod timeouts;

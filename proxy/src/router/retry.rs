@@ -52,6 +52,8 @@ pub struct RetryState {
     left: u32,
     made: u32,
     statuses: Vec<u16>,
+    /// Fields of the response that the request named.
+    fields: Vec<HeaderName>,
     policy: Arc<RetryPolicyConfig>,
 }
 
@@ -70,17 +72,16 @@ impl RetryState {
                 .retriable_request_headers
                 .iter()
                 .any(|m| m.matches_request(head));
-        let mut on = if allowed {
-            policy.retry_on
-        } else {
-            RetryOn::NONE
-        };
+        let mut on = policy.retry_on;
         for asked in [asked_on, asked_grpc].into_iter().flatten() {
             on |= asked;
         }
-        if on.is_empty() {
+        if !allowed || on.is_empty() {
             return None;
         }
+        let fields = text(head, &names::X_ENVOY_RETRIABLE_HEADER_NAMES).unwrap_or_default();
+        let fields = fields.split(',').map(str::trim);
+        let fields = fields.filter_map(|f| HeaderName::try_from(f.to_owned()).ok());
         let mut statuses = policy.retriable_status_codes.clone();
         if let Some(list) = text(head, &names::X_ENVOY_RETRIABLE_STATUS_CODES) {
             statuses.extend(list.split(',').filter_map(|s| s.trim().parse::<u16>().ok()));
@@ -91,6 +92,7 @@ impl RetryState {
             left: asked_max.unwrap_or(policy.num_retries),
             made: 0,
             statuses,
+            fields: fields.collect(),
             policy,
         })
     }
@@ -153,13 +155,14 @@ impl RetryState {
             || (on(RetryOn::GATEWAY_ERROR) && (502..=504).contains(&status))
             || (on(RetryOn::RETRIABLE_4XX) && status == 409)
             || (on(RetryOn::RETRIABLE_STATUS_CODES) && self.statuses.contains(&status))
-            || (on(RetryOn::RETRIABLE_HEADERS)
-                && self
-                    .policy
-                    .retriable_headers
-                    .iter()
-                    .any(|m| m.matches_response(head)))
+            || (on(RetryOn::RETRIABLE_HEADERS) && self.has_retriable_field(head))
             || self.wants_grpc(head)
+    }
+
+    fn has_retriable_field(&self, head: &ResponseHead) -> bool {
+        let of_policy = &self.policy.retriable_headers;
+        of_policy.iter().any(|m| m.matches_response(head))
+            || self.fields.iter().any(|f| head.headers.contains(f))
     }
 
     fn wants_grpc(&self, head: &ResponseHead) -> bool {

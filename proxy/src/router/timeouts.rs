@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use outrigger_config::ir::{ForwardConfig, RetryPolicyConfig};
-use outrigger_types::{HeaderValue, Headers, RequestHead, names};
+use outrigger_types::{HeaderName, HeaderValue, Headers, RequestHead, names};
 
 /// What applies to one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,8 +19,20 @@ pub struct Timeouts {
     pub max_duration: Option<Duration>,
 }
 
+impl Timeouts {
+    /// What an attempt may expect to have: the whole less what has passed, at least a
+    /// millisecond.
+    fn expected(&self, elapsed: Duration) -> Option<Duration> {
+        let expected = self.per_try.or(self.global)?;
+        let left = self.global.map(|g| g.saturating_sub(elapsed));
+        Some(left.map_or(expected, |left| {
+            expected.min(left).max(Duration::from_millis(1))
+        }))
+    }
+}
+
 /// Milliseconds in a header; a malformed value counts as absent.
-fn millis(headers: &Headers, name: &outrigger_types::HeaderName) -> Option<Duration> {
+fn millis(headers: &Headers, name: &HeaderName) -> Option<Duration> {
     let text = std::str::from_utf8(headers.get_bytes(name)?).ok()?;
     text.parse().ok().map(Duration::from_millis)
 }
@@ -119,13 +131,7 @@ pub fn of_request(
         (None, _) => forward.timeout,
     };
     let mut per_try = retry.and_then(|r| r.per_try_timeout);
-    let asked = millis(&head.headers, &names::X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS);
-    let expected = millis(&head.headers, &names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS);
-    if let Some(asked) = if respect_expected {
-        expected.or(asked)
-    } else {
-        asked
-    } {
+    if let Some(asked) = millis(&head.headers, &asked_by(head, respect_expected)) {
         global = Some(asked);
     }
     if let Some(asked) = millis(
@@ -148,32 +154,56 @@ pub fn of_request(
     }
 }
 
+/// The field that asks for the timeout of the whole response.
+fn asked_by(head: &RequestHead, respect_expected: bool) -> HeaderName {
+    let expected = names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS;
+    if respect_expected && head.headers.contains(&expected) {
+        expected
+    } else {
+        names::X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS
+    }
+}
+
+/// Removes the fields that asked for the timeouts. One that was not looked at goes
+/// on upstream, as in Envoy.
+pub fn strip(head: &mut RequestHead, respect_expected: bool) {
+    let asked = asked_by(head, respect_expected);
+    if asked != names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS {
+        head.headers.remove(&asked);
+    }
+    head.headers
+        .remove(&names::X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS);
+}
+
 /// Tells the upstream how long it has: `x-envoy-expected-rq-timeout-ms` where
-/// `insert_expected`, and `grpc-timeout`.
+/// `insert_expected`, and `grpc-timeout` of the older kind. `elapsed` has passed since the request was
+/// complete; none of it has for a first attempt.
 pub fn announce(
     timeouts: &Timeouts,
     forward: &ForwardConfig,
     head: &mut RequestHead,
     insert_expected: bool,
+    elapsed: Duration,
 ) {
-    let expected = timeouts.per_try.or(timeouts.global);
-    head.headers.remove(&names::X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS);
-    head.headers
-        .remove(&names::X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS);
+    let expected = timeouts.expected(elapsed);
     if let (true, Some(expected)) = (insert_expected, expected) {
         let value = HeaderValue::from(u64::try_from(expected.as_millis()).unwrap_or(u64::MAX));
         head.headers
             .set(names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, value);
     }
-    if let Some(life) = timeouts.max_duration
-        && (head.is_grpc() || head.headers.contains(&names::GRPC_TIMEOUT))
-    {
-        head.headers.set(names::GRPC_TIMEOUT, to_grpc_timeout(life));
-    }
     let old_kind = forward.max_stream_duration.is_none() && forward.max_grpc_timeout.is_some();
     if let (true, true, Some(expected)) = (old_kind, head.is_grpc(), expected) {
         head.headers
             .set(names::GRPC_TIMEOUT, to_grpc_timeout(expected));
+    }
+}
+
+/// Tells the upstream by `grpc-timeout` how long the stream lives.
+pub fn announce_life(timeouts: &Timeouts, head: &mut RequestHead) {
+    if let Some(life) = timeouts.max_duration
+        && (head.is_grpc() || head.headers.contains(&names::GRPC_TIMEOUT))
+    {
+        head.headers.set(names::GRPC_TIMEOUT, to_grpc_timeout(life));
     }
 }
 

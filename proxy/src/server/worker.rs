@@ -20,7 +20,8 @@ use crate::access_log::AccessLogManager;
 use crate::http::codec::{BodyEvent, HeadEvent};
 use crate::listener::worker::WorkerListener;
 use crate::listener::{ListenerSockets, ListenerSpec};
-use crate::router::matcher::RouteTable;
+use crate::router::matcher::{RouteMatch, RouteTable};
+use crate::router::request_stats::{self, Counted, RequestCounters};
 use crate::upstream::cluster::{ClusterInfo, WorkerCluster};
 use crate::upstream::lb::LbContext;
 use crate::upstream::pool::{Acquire, UpstreamStream};
@@ -77,6 +78,8 @@ pub struct Worker {
     routes: RwLock<HashMap<Arc<str>, Arc<RouteTable>>>,
     listeners: Mutex<HashMap<Arc<str>, WorkerListener>>,
     runtime: ArcSwap<RuntimeSnapshot>,
+    /// Counters of virtual clusters and routes, by the name below which they are.
+    request_counters: Mutex<HashMap<Arc<str>, Arc<RequestCounters>>>,
 }
 
 impl Worker {
@@ -99,6 +102,7 @@ impl Worker {
             routes: RwLock::default(),
             listeners: Mutex::default(),
             runtime: ArcSwap::default(),
+            request_counters: Mutex::default(),
         })
     }
 
@@ -108,12 +112,32 @@ impl Worker {
             for change in update.iter() {
                 self.apply(change);
             }
+            self.forget_request_counters();
         }
     }
 
     /// What the HTTP/2 codecs towards downstream count.
     pub fn http2_stats(&self) -> &Slab<Http2CodecStats> {
         self.http2.get_or_init(|| self.store.scope("http2.").slab())
+    }
+
+    /// Where a request is counted beside its cluster.
+    pub fn request_counters(&self, matched: &RouteMatch, head: &RequestHead) -> Counted {
+        let counters = |scope: &Arc<str>| {
+            let mut known = self.request_counters.lock();
+            let made = known
+                .entry(scope.clone())
+                .or_insert_with(|| Arc::new(RequestCounters::new(&self.store, scope)));
+            made.clone()
+        };
+        request_stats::scopes(matched, head).map(counters).collect()
+    }
+
+    /// Drops the counters that no request is being counted in: those that routes still
+    /// name are made again with the next one, and what they counted is kept.
+    fn forget_request_counters(&self) {
+        let mut known = self.request_counters.lock();
+        known.retain(|_, counters| Arc::strong_count(counters) > 1);
     }
 
     /// A cluster by name.

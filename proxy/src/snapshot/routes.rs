@@ -33,7 +33,7 @@ impl Snapshot {
             return Ok(Applied::Unchanged);
         }
         self.check_routes(&config)?;
-        let table = RouteTable::new(Arc::new(config));
+        let table = RouteTable::new(Arc::new(config), &self.store);
         self.pending
             .push(Change::Routes(name.clone(), table.clone()));
         self.routes.insert(name, RouteEntry { received, table });

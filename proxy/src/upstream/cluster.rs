@@ -10,7 +10,7 @@ use outrigger_types::Protocol;
 use parking_lot::Mutex;
 
 use super::circuit_breaker::{BreakerGuard, CircuitBreaker, Kind};
-use super::code_stats::CodeStats;
+use super::code_stats::{CodeStats, Kind as CodeKind};
 use super::host::Host;
 use super::lb::{Choice, LbContext, LoadBalancer};
 use super::pool::{Acquire, Pool};
@@ -169,7 +169,12 @@ impl WorkerCluster {
     /// Counts the status of a response that goes downstream.
     pub fn charge_code(&self, code: u16, internal: bool) {
         self.stats.inc(ClusterStats::upstream_rq_completed);
-        self.codes.charge(code, internal);
+        self.codes.charge(code, CodeKind::of_origin(internal));
+    }
+
+    /// Counts the status of a response of an upstream that calls itself canary.
+    pub fn charge_canary_code(&self, code: u16) {
+        self.codes.charge(code, CodeKind::Canary);
     }
 
     /// Counts the status of a response under another name, below the cluster's.
@@ -189,7 +194,7 @@ impl WorkerCluster {
 
     /// Counts the status of a response that is retried.
     pub fn charge_retry_code(&self, code: u16) {
-        self.codes.charge_retry(code);
+        self.codes.charge(code, CodeKind::Retry);
     }
 
     /// Records the time from the end of the request to the end of the response.

@@ -13,11 +13,45 @@ struct Code {
     counters: SmallVec<[Counter; 6]>,
 }
 
+/// What a status is counted as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub enum Kind {
+    /// Of a request of internal origin.
     Internal,
+    /// Of a request of external origin.
     External,
+    /// Retried instead of forwarded.
     Retry,
+    /// Of an upstream that calls itself canary.
+    Canary,
+    /// Without distinction.
+    Plain,
+}
+
+impl Kind {
+    /// The kind that an origin has.
+    pub fn of_origin(internal: bool) -> Self {
+        if internal {
+            Self::Internal
+        } else {
+            Self::External
+        }
+    }
+
+    fn prefixes(self) -> &'static [&'static str] {
+        match self {
+            Self::Internal => &["", "internal."],
+            Self::External => &["", "external."],
+            Self::Retry => &["retry."],
+            Self::Canary => &["canary."],
+            Self::Plain => &[""],
+        }
+    }
+
+    /// That of all origins is in the cluster's own set, which always shows it.
+    fn counts_completed(self, prefix: &str) -> bool {
+        self == Self::Plain || !prefix.is_empty()
+    }
 }
 
 /// Status codes of one cluster or one HCM, on one worker.
@@ -40,24 +74,6 @@ impl CodeStats {
         }
     }
 
-    /// Counts a response of an upstream, for requests of internal or external
-    /// origin.
-    pub fn charge(&self, code: u16, internal: bool) {
-        self.count(
-            code,
-            if internal {
-                Kind::Internal
-            } else {
-                Kind::External
-            },
-        );
-    }
-
-    /// Counts a response that is retried instead of forwarded.
-    pub fn charge_retry(&self, code: u16) {
-        self.count(code, Kind::Retry);
-    }
-
     /// Records the time of a response by origin (`external.upstream_rq_time`).
     pub fn record_time(&self, time: Duration, internal: bool) {
         let (index, name) = if internal {
@@ -74,7 +90,8 @@ impl CodeStats {
             .record(millis);
     }
 
-    fn count(&self, code: u16, kind: Kind) {
+    /// Counts the status of a response.
+    pub fn charge(&self, code: u16, kind: Kind) {
         let mut codes = self.codes.lock();
         let at = match codes.iter().position(|c| c.key == (code, kind)) {
             Some(at) => at,
@@ -92,21 +109,15 @@ impl CodeStats {
     }
 
     fn counters(&self, code: u16, kind: Kind) -> SmallVec<[Counter; 6]> {
-        let prefixes: &[&str] = match kind {
-            Kind::Internal => &["", "internal."],
-            Kind::External => &["", "external."],
-            Kind::Retry => &["retry."],
-        };
         let mut counters = SmallVec::new();
-        for prefix in prefixes {
+        for prefix in kind.prefixes() {
             let name = self.name;
             counters.push(
                 self.scope
                     .counter(&format!("{prefix}{name}_{}xx", code / 100)),
             );
             counters.push(self.scope.counter(&format!("{prefix}{name}_{code}")));
-            // That of all origins is in the cluster's set: it is always shown.
-            if !prefix.is_empty() {
+            if kind.counts_completed(prefix) {
                 counters.push(self.scope.counter(&format!("{prefix}{name}_completed")));
             }
         }

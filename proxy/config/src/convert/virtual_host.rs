@@ -8,7 +8,7 @@ use super::body::data_source;
 use super::filters::overrides;
 use super::forward::forward;
 use super::header_mutation::mutations;
-use super::matcher::regex_rewrite;
+use super::matcher::{headers, regex_rewrite};
 use super::path::{
     Within, bool_or, each, non_empty, optional, refuse, required, status, unknown_enum,
 };
@@ -18,7 +18,7 @@ use super::structure::metadata;
 use super::{ConvertContext, Result};
 use crate::ir::{
     DecoratorConfig, PathMatchConfig, PathRedirect, RedirectConfig, RouteActionConfig, RouteConfig,
-    SchemeRedirect, TlsRequirement, VirtualHostConfig,
+    SchemeRedirect, TlsRequirement, VirtualClusterConfig, VirtualClusters, VirtualHostConfig,
 };
 use crate::pb::envoy::config::route::v3 as pb;
 use crate::pb::google::protobuf as wkt;
@@ -35,7 +35,7 @@ pub(super) fn virtual_host(
         routes,
         matcher: _,
         require_tls,
-        virtual_clusters: _,
+        virtual_clusters: virtual_cluster_messages,
         rate_limits: _,
         request_headers_to_add,
         request_headers_to_remove,
@@ -62,14 +62,13 @@ pub(super) fn virtual_host(
         return refuse("domains", "value must contain at least 1 item(s)");
     }
     Ok(VirtualHostConfig {
-        name: name.into(),
         // Domains are compared without regard to case.
         domains: domains
             .into_iter()
             .map(|domain| domain.to_ascii_lowercase().into())
             .collect(),
         routes: each("routes", routes, |message| {
-            route(message, max_body, cx).map(Arc::new)
+            route(message, &name, max_body, cx).map(Arc::new)
         })?,
         require_tls: tls_requirement(require_tls)?,
         request_headers: mutations("request", request_headers_to_add, request_headers_to_remove)?,
@@ -86,9 +85,38 @@ pub(super) fn virtual_host(
             per_request_buffer_limit_bytes,
             request_body_buffer_limit,
         ),
+        virtual_clusters: virtual_clusters(virtual_cluster_messages, &name)?,
         filter_overrides: overrides(typed_per_filter_config, cx)?,
         metadata: metadata(metadata_message),
+        name: name.into(),
     })
+}
+
+fn virtual_clusters(
+    messages: Vec<pb::VirtualCluster>,
+    vhost: &str,
+) -> Result<Option<VirtualClusters>> {
+    let scope = |name: &str| Arc::from(format!("vhost.{vhost}.vcluster.{name}."));
+    if messages.is_empty() {
+        return Ok(None);
+    }
+    let list = each("virtual_clusters", messages, |message| {
+        let pb::VirtualCluster {
+            headers: header_messages,
+            name,
+        } = message;
+        if header_messages.is_empty() {
+            return refuse("headers", "virtual clusters must define 'headers'");
+        }
+        Ok(VirtualClusterConfig {
+            stat_scope: scope(&name),
+            headers: headers("headers", header_messages)?,
+        })
+    })?;
+    Ok(Some(VirtualClusters {
+        list,
+        other: scope("other"),
+    }))
 }
 
 fn tls_requirement(number: i32) -> Result<TlsRequirement> {
@@ -106,7 +134,12 @@ fn body_limit(old: Option<wkt::UInt32Value>, new: Option<wkt::UInt64Value>) -> O
     new.map(|n| n.value).or(old.map(|n| n.value.into()))
 }
 
-fn route(message: pb::Route, max_body: u32, cx: &ConvertContext<'_>) -> Result<RouteConfig> {
+fn route(
+    message: pb::Route,
+    vhost: &str,
+    max_body: u32,
+    cx: &ConvertContext<'_>,
+) -> Result<RouteConfig> {
     let pb::Route {
         name,
         r#match,
@@ -140,7 +173,8 @@ fn route(message: pb::Route, max_body: u32, cx: &ConvertContext<'_>) -> Result<R
             per_request_buffer_limit_bytes,
             request_body_buffer_limit,
         ),
-        stat_prefix: non_empty(stat_prefix),
+        stat_scope: (!stat_prefix.is_empty())
+            .then(|| format!("vhost.{vhost}.route.{stat_prefix}.").into()),
         decorator: optional("decorator", decorator_message, decorator)?,
         filter_overrides: overrides(typed_per_filter_config, cx)?,
         metadata: metadata(metadata_message),

@@ -92,10 +92,30 @@ pub struct VirtualHostConfig {
     pub retry_policy: Option<Arc<RetryPolicyConfig>>,
     /// Bytes buffered for a retry; none for the connection's limit.
     pub request_body_buffer_limit: Option<u64>,
+    /// Classes of requests that are counted apart; none where there are none.
+    pub virtual_clusters: Option<VirtualClusters>,
     /// Per-filter overrides.
     pub filter_overrides: FilterOverrides,
     /// Metadata.
     pub metadata: Option<Arc<Metadata>>,
+}
+
+/// The virtual clusters of a virtual host.
+#[derive(Debug)]
+pub struct VirtualClusters {
+    /// In order; the first that matches counts the request.
+    pub list: Vec<VirtualClusterConfig>,
+    /// Where what none of them matches is counted, `vhost.V.vcluster.other.`.
+    pub other: Arc<str>,
+}
+
+/// `VirtualCluster`
+#[derive(Debug)]
+pub struct VirtualClusterConfig {
+    /// Where it is counted, `vhost.V.vcluster.C.`.
+    pub stat_scope: Arc<str>,
+    /// All must match.
+    pub headers: Vec<HeaderMatcher>,
 }
 
 /// `TlsRequirementType`
@@ -125,8 +145,8 @@ pub struct RouteConfig {
     pub response_headers: HeaderMutations,
     /// Bytes buffered for a retry.
     pub request_body_buffer_limit: Option<u64>,
-    /// Name in stats (`vhost.V.route.S.`).
-    pub stat_prefix: Option<Arc<str>>,
+    /// Where its requests are counted apart, `vhost.V.route.S.`; none for nowhere.
+    pub stat_scope: Option<Arc<str>>,
     /// Operation name for spans.
     pub decorator: Option<DecoratorConfig>,
     /// Per-filter overrides.

@@ -87,7 +87,7 @@ impl Hcm {
                 disabled: f.disabled,
             });
         let routes = match &config.routes {
-            RouteSource::Inline(table) => Some(RouteTable::new(table.clone())),
+            RouteSource::Inline(table) => Some(RouteTable::new(table.clone(), &worker.store)),
             RouteSource::Rds { name, .. } => worker.route_table(name),
         };
         let access_logs = config

@@ -6,7 +6,7 @@ mod response;
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use filter_api::LocalReply;
 use outrigger_config::ir::{ForwardConfig, HostRewrite, RoutingPriority};
@@ -16,6 +16,7 @@ use outrigger_types::{
 };
 
 use super::{BodyEnd, Stream};
+use crate::router::request_stats::{Counted, RequestStats};
 use crate::router::retry::RetryState;
 use crate::router::rewrite;
 use crate::router::timeouts::{self, Timeouts};
@@ -51,6 +52,10 @@ pub(super) struct Upstream {
     informed: bool,
     /// Where status codes are counted too (`x-envoy-upstream-alt-stat-name`).
     alt_stat_name: Option<Box<str>>,
+    /// Virtual cluster and route that count the request.
+    counted: Counted,
+    /// The caller wants 204 in place of 504.
+    alt_response: bool,
     /// The attempt before this one ended by a timeout.
     after_timeout: bool,
     completed_at: Option<Instant>,
@@ -148,7 +153,14 @@ impl Stream {
             self.timers.idle = Some(idle).filter(|d| !d.is_zero());
         }
         let envoy_headers = !router.suppress_envoy_headers;
-        timeouts::announce(&found, forward, &mut self.request, envoy_headers);
+        let counted = self.hcm.worker.request_counters(&matched, &self.request);
+        self.upstream.counted = counted;
+        timeouts::strip(&mut self.request, router.respect_expected_rq_timeout);
+        let at_first = Duration::ZERO;
+        timeouts::announce(&found, forward, &mut self.request, envoy_headers, at_first);
+        timeouts::announce_life(&found, &mut self.request);
+        let alt = &names::X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE;
+        self.upstream.alt_response = self.request.headers.contains(alt);
         let alt = self
             .request
             .headers
@@ -301,11 +313,8 @@ impl Stream {
                 HeaderValue::from(self.info.attempt_count),
             );
         }
-        if target.timeout_retry_header && self.upstream.after_timeout {
-            head.headers.set(
-                names::X_ENVOY_IS_TIMEOUT_RETRY,
-                HeaderValue::from_static("true"),
-            );
+        if self.info.attempt_count > 1 {
+            self.announce_retry(&mut head);
         }
         if target.auto_host && !attached.host().hostname.is_empty() {
             let name = bytes::Bytes::copy_from_slice(attached.host().hostname.as_bytes());
@@ -321,6 +330,9 @@ impl Stream {
         let ends =
             self.upstream.to_send.is_empty() && matches!(self.upstream.end, Some(BodyEnd::Plain));
         self.upstream.end_sent = ends;
+        for counted in &self.upstream.counted {
+            counted.stats.inc(RequestStats::upstream_rq_total);
+        }
         match attached.start(head, ends) {
             Err(error) => self.on_attempt_reset(&error, false),
             Ok(active) => {
@@ -334,6 +346,31 @@ impl Stream {
                     self.start_per_try_timers();
                 }
             }
+        }
+    }
+
+    /// Tells the upstream that this is another attempt, and what time is left for it.
+    fn announce_retry(&self, head: &mut RequestHead) {
+        let Some(target) = &self.upstream.target else {
+            return;
+        };
+        if target.timeout_retry_header {
+            let after = if self.upstream.after_timeout {
+                "true"
+            } else {
+                "false"
+            };
+            head.headers.set(
+                names::X_ENVOY_IS_TIMEOUT_RETRY,
+                HeaderValue::from_static(after),
+            );
+        }
+        let forward = self.matched.as_ref().and_then(|m| m.forward());
+        let since = self.upstream.completed_at.map(|at| at.elapsed());
+        if let (Some(forward), Some(elapsed)) = (forward, since) {
+            let envoy_headers = !self.hcm.config.router.suppress_envoy_headers;
+            let timeouts = &self.upstream.timeouts;
+            timeouts::announce(timeouts, forward, head, envoy_headers, elapsed);
         }
     }
 

@@ -5,12 +5,14 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use filter_api::LocalReply;
+use outrigger_stats::CounterId;
 use outrigger_types::{Protocol, ResetReason, ResponseFlag, ResponseHead, StatusCode, details};
 
 use super::{Attempt, Stream};
 use crate::http::codec::StreamError;
 use crate::http::conn_manager::local_reply;
 use crate::http::stream::timers::Fired;
+use crate::router::request_stats::{Counted, RequestStats};
 use crate::router::retry::{BackOff, Outcome, RetryDecision, RetryState};
 use crate::upstream::circuit_breaker::Kind;
 use crate::upstream::cluster::WorkerCluster;
@@ -54,10 +56,12 @@ impl Stream {
         };
         let decision = retry.decide(outcome, acquire, rand::random());
         let stats = &target.cluster.stats;
+        let counted = &self.upstream.counted;
         match decision {
             RetryDecision::No => {}
             RetryDecision::Yes(back_off) => {
                 stats.inc(ClusterStats::upstream_rq_retry);
+                count(counted, RequestStats::upstream_rq_retry);
                 stats.inc(if back_off.ratelimited {
                     ClusterStats::upstream_rq_retry_backoff_ratelimited
                 } else {
@@ -66,12 +70,14 @@ impl Stream {
             }
             RetryDecision::NoLimitExceeded => {
                 stats.inc(ClusterStats::upstream_rq_retry_limit_exceeded);
+                count(counted, RequestStats::upstream_rq_retry_limit_exceeded);
                 self.info
                     .flags
                     .set(ResponseFlag::UpstreamRetryLimitExceeded);
             }
             RetryDecision::NoOverflow => {
                 stats.inc(ClusterStats::upstream_rq_retry_overflow);
+                count(counted, RequestStats::upstream_rq_retry_overflow);
                 self.info.flags.set(ResponseFlag::UpstreamOverflow);
             }
         }
@@ -82,6 +88,7 @@ impl Stream {
     pub(super) fn retry_after(&mut self, back_off: BackOff) {
         self.drop_attempt();
         self.timers.end_attempt();
+        self.upstream.after_timeout = false;
         self.upstream.finished = false;
         self.upstream.end_sent = false;
         self.upstream.to_send = self.upstream.replay.clone().unwrap_or_default();
@@ -205,6 +212,9 @@ impl Stream {
         if let Some(name) = &self.upstream.alt_stat_name {
             target.cluster.charge_alt_code(name, status, internal);
         }
+        for counted in &self.upstream.counted {
+            counted.charge(status);
+        }
     }
 
     pub(super) fn no_healthy_upstream(&mut self, cluster: &Arc<WorkerCluster>) {
@@ -224,6 +234,7 @@ impl Stream {
             return;
         };
         target.cluster.stats.inc(ClusterStats::upstream_rq_timeout);
+        count(&self.upstream.counted, RequestStats::upstream_rq_timeout);
         if let Attempt::Active(active) = &self.upstream.attempt {
             active
                 .host()
@@ -255,8 +266,9 @@ impl Stream {
                 .fetch_add(1, Ordering::Relaxed);
         }
         if let RetryDecision::Yes(back_off) = self.decide(Outcome::PerTryTimeout) {
+            self.retry_after(back_off);
             self.upstream.after_timeout = true;
-            return self.retry_after(back_off);
+            return;
         }
         self.upstream_timeout(if idle {
             details::UPSTREAM_PER_TRY_IDLE_TIMEOUT
@@ -271,12 +283,20 @@ impl Stream {
             self.info.response_code_details = Some(why.into());
             return self.cut_response(ResetReason::LocalReset);
         }
-        self.charge_abort(StatusCode::GATEWAY_TIMEOUT);
-        self.router_reply(LocalReply::new(
-            StatusCode::GATEWAY_TIMEOUT,
-            "upstream request timeout",
-            why,
-        ));
+        let (status, body) = if self.upstream.alt_response {
+            (StatusCode::NO_CONTENT, "")
+        } else {
+            (StatusCode::GATEWAY_TIMEOUT, "upstream request timeout")
+        };
+        self.charge_abort(status);
+        self.router_reply(LocalReply::new(status, body, why));
+    }
+}
+
+/// Counts for the request's virtual cluster and route.
+pub(super) fn count(counted: &Counted, stat: CounterId<RequestStats>) {
+    for counted in counted {
+        counted.stats.inc(stat);
     }
 }
 

@@ -6,8 +6,10 @@ use std::time::Instant;
 
 use outrigger_types::{Buffer, HeaderValue, ResponseHead, details, names};
 
+use super::outcome::count;
 use super::{Attempt, Stream};
 use crate::http::codec::{BodyEvent, HeadEvent};
+use crate::router::request_stats::RequestStats;
 use crate::router::retry::Outcome;
 use crate::router::rewrite;
 use crate::upstream::stats::ClusterStats;
@@ -111,11 +113,18 @@ impl Stream {
         let cluster = &target.cluster;
         let status = head.status.as_u16();
         self.charge(status);
+        if head.headers.get_bytes(&names::X_ENVOY_UPSTREAM_CANARY) == Some(b"true") {
+            cluster.charge_canary_code(status);
+        }
         if let Some(retry) = &self.upstream.retry
             && retry.made() > 0
             && !retry.wants(Outcome::Head(head))
         {
             cluster.stats.inc(ClusterStats::upstream_rq_retry_success);
+            count(
+                &self.upstream.counted,
+                RequestStats::upstream_rq_retry_success,
+            );
         }
         if let Attempt::Active(active) = &self.upstream.attempt {
             let stats = &active.host().stats;
@@ -166,6 +175,9 @@ impl Stream {
             target
                 .cluster
                 .record_time(completed.elapsed(), self.info.internal_request);
+            for counted in &self.upstream.counted {
+                counted.record_time(completed.elapsed());
+            }
         }
     }
 }
