@@ -4,11 +4,13 @@
 //! * [`table`] lays the compiled schema out as the read-only table that `xds-api` carries.
 //! * [`messages`] writes the prost code of the overlay's messages.
 //! * [`matrix`] writes the support matrix from the verdict tables.
+//! * [`captured`] lists what a mesh really sends, for the support matrix.
 //! * [`bad`] makes bad bootstraps by rule, to compare verdicts with Envoy's.
 //!
 //! `cargo run -p xds-api-generator` rewrites everything; the tests fail while what is checked in is stale.
 
 pub mod bad;
+pub mod captured;
 mod error;
 pub mod matrix;
 pub mod messages;

@@ -41,10 +41,10 @@ fn run() -> Result<(), Error> {
     match std::env::args().nth(1).as_deref() {
         Some("schema") => generate_schema(),
         Some("bad") => write_bad(std::env::args().nth(2).as_deref().unwrap_or(".")),
-        Some("matrix") => write(&matrix::path(), matrix::render().as_bytes()),
+        Some("matrix") => write(&matrix::path(), matrix::render()?.as_bytes()),
         None => {
             generate_schema()?;
-            write(&matrix::path(), matrix::render().as_bytes())
+            write(&matrix::path(), matrix::render()?.as_bytes())
         }
         Some(other) => Err(Error::Table(format!(
             "{other:?} is neither `schema`, `matrix` nor `bad`"

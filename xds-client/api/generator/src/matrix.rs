@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use xds_api::schema;
 use xds_api::verdict::{Entry, Verdict, entries};
 
+use crate::captured;
+use crate::error::Error;
 use crate::sources::workspace_dir;
 
 /// What stands above the tables.
@@ -23,7 +25,10 @@ A field that is not listed is rejected, and so is a message inside an `Any` that
 fields of a message that have no line of their own. Fields that the schema of Envoy 1.40 does not know are reported, and
 refused inside the messages listed under *strict*.
 
-Generated from `xds-client/api/verdicts` by `cargo run -p xds-api-generator -- matrix`.
+What stands in the tables below is said of each message; the sections *As sent by Istio* list where in its resources a
+mesh really uses what, and what becomes of it there.
+
+Generated from `xds-client/api/verdicts` and `tests/fixtures/istio` by `cargo run -p xds-api-generator -- matrix`.
 ";
 
 /// Where the matrix is checked in.
@@ -39,7 +44,8 @@ fn split(key: &str) -> (&str, &str) {
     }
 }
 
-fn describe(verdict: Option<Verdict>) -> (&'static str, &'static str) {
+/// A verdict as a word, and its reason.
+pub(crate) fn describe(verdict: Option<Verdict>) -> (&'static str, &'static str) {
     match verdict {
         None => ("strict", ""),
         Some(Verdict::Supported) => ("supported", ""),
@@ -62,7 +68,10 @@ fn counts(lines: &[Entry]) -> String {
 }
 
 /// The matrix as Markdown.
-pub fn render() -> String {
+///
+/// # Errors
+/// When the captured configurations cannot be read.
+pub fn render() -> Result<String, Error> {
     let mut topics: BTreeMap<&str, Vec<Entry>> = BTreeMap::new();
     for entry in entries() {
         topics.entry(entry.topic).or_default().push(entry);
@@ -93,7 +102,8 @@ pub fn render() -> String {
             );
         }
     }
-    out
+    captured::render(&captured::census()?, &mut out);
+    Ok(out)
 }
 
 /// Keys of the verdict tables that mean nothing in the schema.
