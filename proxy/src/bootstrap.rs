@@ -1,15 +1,11 @@
 //! From the command line to a bootstrap that was checked.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use filter_api::{ConfigError, ExtensionRegistry};
 use outrigger_config::convert::{self, ConvertContext, Converted};
-use outrigger_config::ir::{
-    BootstrapConfig, ClusterSpecifier, HcmConfig, ListenerConfig, NetworkTerminal,
-};
-use outrigger_config::ir::{RouteActionConfig, RouteSource, RouteTableConfig, WeightedClusterName};
+use outrigger_config::ir::{BootstrapConfig, ClusterConfig, DiscoveryConfig};
 use outrigger_stats::Store;
 use prost::Message;
 use xds_api::bootstrap::{self, File};
@@ -19,7 +15,10 @@ use xds_api::pb::envoy::config::core::v3::{
 };
 use xds_api::pb::envoy::r#type::v3::SemanticVersion;
 
+use crate::access_log;
+use crate::runtime::{self, Runtime};
 use crate::server::options::Options;
+use crate::snapshot::{self, KnownClusters};
 
 /// The release of Envoy whose API and behaviour this proxy has.
 pub const ENVOY_VERSION: SemanticVersion = SemanticVersion {
@@ -132,28 +131,52 @@ pub fn check_static(
     registry: &dyn ExtensionRegistry,
 ) -> Result<Vec<(String, String)>, String> {
     let store = Store::default();
+    let runtime = Runtime::new(&loaded.config.runtime_layers, &store);
+    runtime::apply_to_process(&runtime.snapshot());
     let cx = context(registry, &store);
     let mut ignored = loaded.ignored.clone();
-    let mut clusters: Vec<Arc<str>> = Vec::new();
+    let mut clusters: Vec<ClusterConfig> = Vec::new();
     for bytes in &loaded.config.static_clusters {
         let cluster = take(convert::cluster(bytes, &cx), &mut ignored)?;
-        if clusters.contains(&cluster.name) {
+        if clusters.iter().any(|known| known.name == cluster.name) {
             return Err(format!(
                 "cluster manager: duplicate cluster '{}'",
                 cluster.name
             ));
         }
-        clusters.push(cluster.name);
+        clusters.push(cluster);
     }
+    let known = StaticClusters(&clusters);
+    for cluster in &clusters {
+        snapshot::check_cluster(cluster, &known).map_err(|e| e.to_string())?;
+    }
+    snapshot::check_bootstrap(&loaded.config, &known).map_err(|e| e.to_string())?;
     for bytes in &loaded.config.static_listeners {
         let listener = take(convert::listener(bytes, &cx), &mut ignored)?;
-        for hcm in hcms(&listener) {
-            if let RouteSource::Inline(table) = &hcm.routes {
-                check_clusters(table, &clusters)?;
-            }
-        }
+        access_log::check(&listener)?;
+        snapshot::check_listener(&listener, &known).map_err(|e| e.to_string())?;
     }
     Ok(ignored)
+}
+
+/// The clusters of a bootstrap.
+struct StaticClusters<'a>(&'a [ClusterConfig]);
+
+impl StaticClusters<'_> {
+    fn get(&self, name: &str) -> Option<&ClusterConfig> {
+        self.0.iter().find(|cluster| *cluster.name == *name)
+    }
+}
+
+impl KnownClusters for StaticClusters<'_> {
+    fn is_known(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    fn is_primary(&self, name: &str) -> bool {
+        let cluster = self.get(name);
+        cluster.is_some_and(|c| !matches!(c.discovery, DiscoveryConfig::Eds { .. }))
+    }
 }
 
 fn take<T>(
@@ -163,46 +186,4 @@ fn take<T>(
     let converted = converted.map_err(|e| e.to_string())?;
     ignored.extend(converted.ignored);
     Ok(converted.value)
-}
-
-fn hcms(listener: &ListenerConfig) -> impl Iterator<Item = &Arc<HcmConfig>> {
-    let chains = listener
-        .filter_chains
-        .iter()
-        .chain(&listener.default_filter_chain);
-    chains.filter_map(|chain| match &chain.terminal {
-        NetworkTerminal::Http(hcm) => Some(hcm),
-        NetworkTerminal::None => None,
-    })
-}
-
-/// Envoy's rule: an inline route table that is to be checked names only clusters
-/// that exist.
-///
-/// # Errors
-/// The first unknown cluster.
-pub fn check_clusters(table: &RouteTableConfig, known: &[Arc<str>]) -> Result<(), String> {
-    if !table.validate_clusters {
-        return Ok(());
-    }
-    let missing = |name: &Arc<str>| !known.contains(name);
-    for route in table.virtual_hosts.iter().flat_map(|v| &v.routes) {
-        let RouteActionConfig::Forward(forward) = &route.action else {
-            continue;
-        };
-        let unknown = match &forward.cluster {
-            ClusterSpecifier::Cluster(name) => Some(name).filter(|n| missing(n)),
-            ClusterSpecifier::Header(_) => None,
-            ClusterSpecifier::Weighted(weighted) => {
-                weighted.clusters.iter().find_map(|w| match &w.cluster {
-                    WeightedClusterName::Name(name) => Some(name).filter(|n| missing(n)),
-                    WeightedClusterName::Header(_) => None,
-                })
-            }
-        };
-        if let Some(name) = unknown {
-            return Err(format!("route: unknown cluster '{name}'"));
-        }
-    }
-    Ok(())
 }

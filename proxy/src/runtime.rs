@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use filter_api::RuntimeSnapshot;
 use outrigger_config::ir::{RuntimeLayerConfig, RuntimeLayerKind};
+use outrigger_config::re2;
 use outrigger_stats::{Slab, Store};
 
 outrigger_stats::stat_set! {
@@ -25,6 +26,16 @@ outrigger_stats::stat_set! {
             num_layers,
         }
     }
+}
+
+/// The largest program of an expression that is compiled from now on.
+const RE2_ERROR_LEVEL: &str = "re2.max_program_size.error_level";
+
+/// Applies the keys that hold for the process as a whole. Today that is
+/// `re2.max_program_size.error_level`, 100 unless set.
+pub fn apply_to_process(runtime: &RuntimeSnapshot) {
+    let size = runtime.integer(RE2_ERROR_LEVEL, u64::from(re2::DEFAULT_MAX_PROGRAM_SIZE));
+    re2::set_max_program_size(u32::try_from(size).unwrap_or(u32::MAX));
 }
 
 /// Values by key.

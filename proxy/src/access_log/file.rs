@@ -187,7 +187,8 @@ impl Output {
     }
 }
 
-fn open(sink: &AccessLogSink) -> io::Result<File> {
+/// Opens a sink; a file is made if there is none.
+pub(super) fn open(sink: &AccessLogSink) -> io::Result<File> {
     let descriptor = match sink {
         AccessLogSink::File(path) => {
             return File::options().append(true).create(true).open(&**path);

@@ -7,13 +7,17 @@ mod file;
 mod filter;
 
 use std::cell::RefCell;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use filter_api::RuntimeSnapshot;
+use filter_api::{ConfigError, RuntimeSnapshot};
 use outrigger_config::format::FormatContext;
-use outrigger_config::ir::{AccessLogConfig, AccessLogFilter, AccessLogFormat, AccessLogSink};
+use outrigger_config::ir::{
+    AccessLogConfig, AccessLogFilter, AccessLogFormat, AccessLogSink, ListenerConfig,
+    NetworkTerminal,
+};
 use outrigger_stats::Store;
 
 use file::{Files, LogFile};
@@ -51,27 +55,19 @@ impl AccessLogManager {
     ///
     /// # Errors
     /// The system would not start a thread.
-    pub fn new(options: AccessLogOptions, store: &Store) -> std::io::Result<Self> {
+    pub fn new(options: AccessLogOptions, store: &Store) -> io::Result<Self> {
         Ok(Self {
             files: Files::start(options, store.scope("filesystem."))?,
             runtime: Arc::new(ArcSwap::from_pointee(RuntimeSnapshot::default())),
         })
     }
 
-    /// Opens the file of a configuration, so that a listener can be refused if
-    /// that fails.
+    /// Opens the files of a listener, which is to be refused if that fails.
     ///
     /// # Errors
-    /// Why it cannot be opened, in Envoy's words.
-    pub fn open(&self, config: &AccessLogConfig) -> Result<(), String> {
-        self.files.get(&config.sink).open().map_err(|error| {
-            let path = match &config.sink {
-                AccessLogSink::File(path) => path,
-                AccessLogSink::Stdout => "/dev/stdout",
-                AccessLogSink::Stderr => "/dev/stderr",
-            };
-            format!("unable to open file '{path}': {}", file::reason(&error))
-        })
+    /// Which one cannot be opened, and why.
+    pub fn open(&self, listener: &ListenerConfig) -> Result<(), ConfigError> {
+        each_sink(listener, |sink| self.files.get(sink).open())
     }
 
     /// The logger of a configuration. A file that was not opened before is opened
@@ -100,6 +96,51 @@ impl AccessLogManager {
     pub fn flush(&self) {
         self.files.flush();
     }
+}
+
+/// Whether the files of a listener can be opened; they are made if need be, as
+/// Envoy does even where it only validates.
+///
+/// # Errors
+/// Which one cannot be opened, and why.
+pub fn check(listener: &ListenerConfig) -> Result<(), String> {
+    each_sink(listener, |sink| file::open(sink).map(drop)).map_err(|e| e.to_string())
+}
+
+/// Does something to the sink of every access log of a listener.
+fn each_sink(
+    listener: &ListenerConfig,
+    open: impl Fn(&AccessLogSink) -> io::Result<()>,
+) -> Result<(), ConfigError> {
+    let chains = listener.filter_chains.iter();
+    let chains = chains.enumerate().map(|(at, chain)| (Some(at), chain));
+    let default = listener.default_filter_chain.iter().map(|c| (None, c));
+    for (at, chain) in chains.chain(default) {
+        let NetworkTerminal::Http(hcm) = &chain.terminal else {
+            continue;
+        };
+        for (index, log) in hcm.access_logs.iter().enumerate() {
+            open(&log.sink).map_err(|error| {
+                let error = ConfigError::new(describe(&log.sink, &error)).at("access_log", index);
+                let error = match at {
+                    Some(at) => error.at("filter_chains", at),
+                    None => error.within("default_filter_chain"),
+                };
+                error.within(format!("listener \"{}\"", listener.name))
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Why a sink cannot be opened, in Envoy's words.
+fn describe(sink: &AccessLogSink, error: &io::Error) -> String {
+    let path = match sink {
+        AccessLogSink::File(path) => path,
+        AccessLogSink::Stdout => "/dev/stdout",
+        AccessLogSink::Stderr => "/dev/stderr",
+    };
+    format!("unable to open file '{path}': {}", file::reason(error))
 }
 
 /// One access logger.

@@ -394,6 +394,7 @@ fn runtime_modify(cx: &mut AdminContext<'_>, query: &Query, _: &str) -> Page {
         return Page::error(StatusCode::SERVICE_UNAVAILABLE, error);
     }
     let snapshot = cx.runtime.snapshot();
+    crate::runtime::apply_to_process(&snapshot);
     cx.access_logs.set_runtime(snapshot.clone());
     cx.snapshot.set_runtime(snapshot);
     cx.snapshot.publish();

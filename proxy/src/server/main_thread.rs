@@ -165,6 +165,7 @@ impl Main {
     fn apply_static(&mut self) -> Result<(), String> {
         let config = &self.settings.bootstrap.config;
         let runtime = self.settings.runtime.snapshot();
+        crate::runtime::apply_to_process(&runtime);
         self.settings.access_logs.set_runtime(runtime.clone());
         self.snapshot.set_runtime(runtime);
         for bytes in &config.static_clusters {
@@ -173,6 +174,9 @@ impl Main {
                 .apply_cluster(received, Origin::Static)
                 .map_err(|e| e.to_string())?;
         }
+        self.snapshot
+            .check_static(config)
+            .map_err(|e| e.to_string())?;
         for bytes in &config.static_listeners {
             let received = Received::now(bytes.clone(), "");
             self.snapshot

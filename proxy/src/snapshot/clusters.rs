@@ -12,6 +12,7 @@ use outrigger_stats::Slab;
 use outrigger_types::Address;
 
 use super::breakers::BreakerGauges;
+use super::references::check_cluster;
 use super::stats::{ClusterManagerStats, ClusterMembershipStats};
 use super::{Applied, Origin, Received, Resolved, Snapshot};
 use crate::server::worker::Change;
@@ -158,6 +159,10 @@ impl Snapshot {
             if newest.received.bytes == received.bytes {
                 return Ok(Applied::Unchanged);
             }
+        }
+        if origin == Origin::Dynamic {
+            // Those of the bootstrap may name one another in any order.
+            check_cluster(&config, self)?;
         }
         let is_new = !self.clusters.contains_key(&name);
         self.cluster_stats.inc(if is_new {

@@ -10,6 +10,7 @@ use outrigger_config::ir::{
     ConfigSourceConfig, ListenerConfig, NetworkTerminal, RouteSource, TrafficDirection,
 };
 
+use super::references::check_listener;
 use super::stats::ListenerManagerStats;
 use super::{Applied, Origin, Received, Snapshot};
 use crate::listener::{ListenerSockets, ListenerSpec};
@@ -91,7 +92,10 @@ impl Snapshot {
                 return Ok(Applied::Unchanged);
             }
         }
-        self.check_listener(&config)?;
+        check_listener(&config, self)?;
+        if let Some(main) = &self.main {
+            main.access_logs.open(&config)?;
+        }
         let is_new = newest.is_none();
         let kept = newest
             .filter(|l| same_binding(&l.spec.config, &config))

@@ -30,6 +30,7 @@ use tokio::sync::mpsc;
 pub use clusters::ClusterEntry;
 pub use dns::{Resolved, Resolver};
 pub use listeners::{ListenerEntry, RouteUse};
+pub use references::{KnownClusters, check_bootstrap, check_cluster, check_listener};
 pub use routes::RouteEntry;
 
 use crate::server::worker::{Change, Update, Worker};

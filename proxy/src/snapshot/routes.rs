@@ -5,6 +5,7 @@ use std::sync::Arc;
 use filter_api::ConfigError;
 use outrigger_config::convert;
 
+use super::references::check_routes;
 use super::{Applied, Received, Snapshot};
 use crate::router::matcher::RouteTable;
 use crate::server::worker::Change;
@@ -32,7 +33,7 @@ impl Snapshot {
         {
             return Ok(Applied::Unchanged);
         }
-        self.check_routes(&config)?;
+        check_routes(&config, self)?;
         let table = RouteTable::new(Arc::new(config), &self.store);
         self.pending
             .push(Change::Routes(name.clone(), table.clone()));

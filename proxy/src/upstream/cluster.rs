@@ -75,7 +75,7 @@ impl ClusterInfo {
     /// The protocol to speak for a request that came in `downstream`.
     pub fn protocol(&self, downstream: Protocol) -> Protocol {
         match self.config.protocol {
-            UpstreamProtocolConfig::Http1 | UpstreamProtocolConfig::Auto => Protocol::Http11,
+            UpstreamProtocolConfig::Http1 => Protocol::Http11,
             UpstreamProtocolConfig::Http2 => Protocol::Http2,
             UpstreamProtocolConfig::Downstream { http2 } => match downstream {
                 Protocol::Http2 if http2 => Protocol::Http2,

@@ -216,14 +216,14 @@ impl Xds {
     fn start_ads(&mut self, snapshot: &mut Snapshot) {
         if self.ads.is_some() {
             let url = self.urls.get(types::CLUSTER);
-            self.source(&url, &ConfigSourceKind::Ads, None, snapshot);
+            self.source(&url, &ConfigSourceKind::Ads, snapshot);
         }
     }
 
     /// Asks for all resources of a type.
     fn subscribe_all(&mut self, url: &str, config: &ConfigSourceConfig, snapshot: &mut Snapshot) {
         let url = self.urls.get(url);
-        let Some(source) = self.source(&url, &config.source, None, snapshot) else {
+        let Some(source) = self.source(&url, &config.source, snapshot) else {
             tracing::error!(target: "config", type_url = %url, "no ADS is configured");
             self.timed_out(&url, &WILDCARD.into(), snapshot);
             return;
@@ -236,22 +236,17 @@ impl Xds {
             .subscribe(&url, vec![name], config.initial_fetch_timeout);
     }
 
-    /// The stream for a type from a source, begun if there is none yet; `parent` is the type of the
-    /// resource that names the source. None if it should be ADS and there is none.
+    /// The stream for a type from a source, begun if there is none yet. None if it should be ADS and there is
+    /// none.
     fn source(
         &mut self,
         url: &Arc<str>,
         kind: &ConfigSourceKind,
-        parent: Option<&ConfigSourceKind>,
         snapshot: &mut Snapshot,
     ) -> Option<usize> {
         let (only, config) = match kind {
             ConfigSourceKind::Ads => (None, self.ads.clone()?),
             ConfigSourceKind::Api(config) => (Some(url.clone()), config.clone()),
-            ConfigSourceKind::SelfSource => match parent {
-                Some(ConfigSourceKind::Api(config)) => (Some(url.clone()), config.clone()),
-                _ => (None, self.ads.clone()?),
-            },
         };
         let known = |s: &Source| s.only == only && s.config == config;
         if let Some(found) = self.sources.iter().position(known) {

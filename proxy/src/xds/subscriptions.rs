@@ -57,8 +57,7 @@ impl Xds {
         let mut added: BTreeMap<Batch, Vec<Arc<str>>> = BTreeMap::new();
         for need in needs {
             let (url, name) = need.wanted.clone();
-            let parent = self.parent(&url);
-            match self.source(&url, &need.kind, parent.as_ref(), snapshot) {
+            match self.source(&url, &need.kind, snapshot) {
                 Some(at) => {
                     let is_new = wanted.entry(at).or_default().insert(need.wanted.clone());
                     if is_new && !self.sources[at].subscribed.contains(&need.wanted) {
@@ -82,16 +81,6 @@ impl Xds {
             source.client.subscribe(&url, names, timeout);
         }
         self.release_late(snapshot);
-    }
-
-    /// Where the resources come from that name sources of this type.
-    fn parent(&self, url: &str) -> Option<ConfigSourceKind> {
-        let config = if url == types::ENDPOINTS {
-            &self.cds
-        } else {
-            &self.lds
-        };
-        config.as_ref().map(|config| config.source.clone())
     }
 
     fn endpoint_needs(&self, snapshot: &Snapshot) -> Vec<Need> {

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use filter_api::ConfigError;
 
 use super::Result;
-use super::path::{Within, non_empty, refuse, required};
+use super::any::extension;
+use super::path::{Within, each, non_empty, refuse, required};
 use super::structure::json_object;
 use crate::format::{Format, FormatOptions, JsonFormat};
 use crate::ir::{BodyFormat, BodyFormatContent};
@@ -57,13 +58,13 @@ pub(super) fn body_format(message: pb::SubstitutionFormatString) -> Result<BodyF
     let pb::SubstitutionFormatString {
         omit_empty_values,
         content_type,
-        formatters: _,
+        formatters,
         json_format_options: _,
         format,
     } = message;
     let options = FormatOptions {
         omit_empty_values,
-        ..FormatOptions::default()
+        req_without_query: !each("formatters", formatters, formatter)?.is_empty(),
     };
     let content = match required("format", format)? {
         Kind::TextFormat(text) => text_content("text_format", &text, &options)?,
@@ -80,6 +81,15 @@ pub(super) fn body_format(message: pb::SubstitutionFormatString) -> Result<BodyF
         content,
         content_type: non_empty(content_type),
     })
+}
+
+/// Of the formatters that bring operators of their own only one is known.
+fn formatter(message: pb::TypedExtensionConfig) -> Result<()> {
+    let typed = extension(message).within("typed_config")?;
+    if typed.name == "envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery" {
+        return Ok(());
+    }
+    typed.unsupported("formatter").within("typed_config")
 }
 
 fn text_content(name: &str, text: &str, options: &FormatOptions) -> Result<BodyFormatContent> {

@@ -142,20 +142,11 @@ fn versions(options: parts::UpstreamProtocolOptions) -> Result<Versions> {
                 http2: http2_protocol_options,
             })
         }
-        Mode::AutoConfig(message) => {
-            let parts::AutoHttpConfig {
-                http_protocol_options,
-                http2_protocol_options,
-                http3_protocol_options: _,
-                alternate_protocols_cache_options: _,
-            } = message;
-            Ok(Versions {
-                mode: "auto_config",
-                protocol: UpstreamProtocolConfig::Auto,
-                http1: http_protocol_options,
-                http2: http2_protocol_options,
-            })
-        }
+        // As in Envoy; with plain text alone there is no such transport socket.
+        Mode::AutoConfig(_) => refuse(
+            "auto_config",
+            "ALPN configured for a cluster which has a non-ALPN transport socket",
+        ),
     }
 }
 

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::path::{
-    Within, duration, duration_or, each, header_name, non_empty, optional, refuse, required,
-    timeout_or,
+    Within, duration_or, each, header_name, non_empty, optional, refuse, required, timeout_or,
 };
 use super::{Result, defaults};
 use crate::ir::{ApiConfigSource, BackOffConfig, ConfigSourceConfig, ConfigSourceKind};
@@ -22,9 +21,7 @@ pub(super) fn config_source(message: pb::ConfigSource) -> Result<ConfigSourceCon
     } = message;
     let source = match required("config_source_specifier", config_source_specifier)? {
         Specifier::Ads(pb::AggregatedConfigSource {}) => ConfigSourceKind::Ads,
-        Specifier::Self_(pb::SelfConfigSource {
-            transport_api_version: _,
-        }) => ConfigSourceKind::SelfSource,
+        Specifier::Self_(_) => return refuse("self", "is not supported"),
         Specifier::ApiConfigSource(message) => {
             ConfigSourceKind::Api(Arc::new(api(message).within("api_config_source")?))
         }
@@ -55,7 +52,7 @@ pub(super) fn required_source(
 pub(super) fn api(message: pb::ApiConfigSource) -> Result<ApiConfigSource> {
     let pb::ApiConfigSource {
         api_type,
-        transport_api_version: _,
+        transport_api_version,
         cluster_names,
         mut grpc_services,
         refresh_delay: _,
@@ -65,6 +62,9 @@ pub(super) fn api(message: pb::ApiConfigSource) -> Result<ApiConfigSource> {
         config_validators: _,
     } = message;
     let delta = is_delta(api_type)?;
+    if transport_api_version == pb::ApiVersion::V2 as i32 {
+        return refuse("transport_api_version", "V2 has been removed");
+    }
     if !cluster_names.is_empty() {
         return refuse(
             "cluster_names",
@@ -99,7 +99,7 @@ fn is_delta(api_type: i32) -> Result<bool> {
 fn grpc_service(message: pb::GrpcService) -> Result<ApiConfigSource> {
     use pb::grpc_service::{EnvoyGrpc, TargetSpecifier};
     let pb::GrpcService {
-        timeout,
+        timeout: _,
         initial_metadata,
         retry_policy: _,
         target_specifier,
@@ -122,7 +122,6 @@ fn grpc_service(message: pb::GrpcService) -> Result<ApiConfigSource> {
         delta: false,
         cluster: cluster_name.into(),
         authority: non_empty(authority),
-        timeout: duration("timeout", timeout)?.filter(|timeout| !timeout.is_zero()),
         initial_metadata: each("initial_metadata", initial_metadata, metadata_field)?,
         set_node_on_first_message_only: false,
         retry_back_off: optional("envoy_grpc", retry_policy, |message| {

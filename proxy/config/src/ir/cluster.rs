@@ -183,8 +183,6 @@ pub enum UpstreamProtocolConfig {
         /// HTTP/2 is configured.
         http2: bool,
     },
-    /// By ALPN; without TLS, HTTP/1.1 (`auto_config`).
-    Auto,
 }
 
 /// Keep-alive of a TCP socket; none leaves the kernel's value.

@@ -21,8 +21,6 @@ pub struct ConfigSourceConfig {
 pub enum ConfigSourceKind {
     /// The bootstrap's ADS stream.
     Ads,
-    /// The same stream as the resource that names it (`self`).
-    SelfSource,
     /// A stream of its own.
     Api(Arc<ApiConfigSource>),
 }
@@ -36,8 +34,6 @@ pub struct ApiConfigSource {
     pub cluster: Arc<str>,
     /// `:authority` of the calls, if it is not the cluster's name.
     pub authority: Option<Arc<str>>,
-    /// Deadline of the call; none for streams by default.
-    pub timeout: Option<Duration>,
     /// Fields added to every call.
     pub initial_metadata: Vec<(Arc<str>, Arc<str>)>,
     /// Send the node only on the first message of a stream.

@@ -11,8 +11,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Largest program, in instructions; see [`set_max_program_size`].
-static MAX_PROGRAM_SIZE: AtomicU32 = AtomicU32::new(100);
+/// Envoy's limit on programs, in instructions; see [`set_max_program_size`].
+pub const DEFAULT_MAX_PROGRAM_SIZE: u32 = 100;
+
+/// Largest program, in instructions.
+static MAX_PROGRAM_SIZE: AtomicU32 = AtomicU32::new(DEFAULT_MAX_PROGRAM_SIZE);
 
 /// Heap that a compiled expression may take, bytes: far above what the limit on
 /// programs lets through, and a bound all the same.

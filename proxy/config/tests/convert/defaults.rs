@@ -347,10 +347,6 @@ fn of_the_modes_of_http_options() {
         UpstreamProtocolConfig::Http2
     );
     assert_eq!(
-        with(json!({ "auto_config": {} })),
-        UpstreamProtocolConfig::Auto
-    );
-    assert_eq!(
         with(json!({ "use_downstream_protocol_config": { "http2_protocol_options": {} } })),
         UpstreamProtocolConfig::Downstream { http2: true }
     );
