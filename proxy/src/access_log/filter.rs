@@ -46,6 +46,9 @@ pub fn accepts(
             let listed = statuses.iter().any(|s| Some(u64::from(*s)) == status);
             listed != *exclude
         }
+        AccessLogFilter::LogType { types, exclude } => {
+            types.contains(&context.access_log_type) != *exclude
+        }
     }
 }
 

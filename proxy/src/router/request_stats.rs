@@ -5,7 +5,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use outrigger_config::ir::{RouteTableConfig, VirtualHostConfig};
+use outrigger_config::ir::{RouteTableConfig, VirtualClusterConfig, VirtualHostConfig};
 use outrigger_stats::{Histogram, Scope, Slab, Store, Unit};
 use outrigger_types::RequestHead;
 use smallvec::SmallVec;
@@ -73,28 +73,27 @@ pub fn scopes<'a>(
     head: &'a RequestHead,
 ) -> impl Iterator<Item = &'a Arc<str>> {
     let route = matched.route.as_ref().and_then(|r| r.stat_scope.as_ref());
-    virtual_cluster(&matched.vhost, head)
-        .into_iter()
-        .chain(route)
+    let cluster = virtual_cluster(&matched.vhost, head).map(|c| &c.stat_scope);
+    cluster.into_iter().chain(route)
 }
 
-fn virtual_cluster<'a>(vhost: &'a VirtualHostConfig, head: &RequestHead) -> Option<&'a Arc<str>> {
+/// The virtual cluster that a request falls into; none where there are none.
+pub fn virtual_cluster<'a>(
+    vhost: &'a VirtualHostConfig,
+    head: &RequestHead,
+) -> Option<&'a VirtualClusterConfig> {
     let clusters = vhost.virtual_clusters.as_ref()?;
-    let found = clusters
-        .list
-        .iter()
-        .find(|c| c.headers.iter().all(|m| m.matches_request(head)));
-    Some(found.map_or(&clusters.other, |c| &c.stat_scope))
+    let matches = |c: &&VirtualClusterConfig| c.headers.iter().all(|m| m.matches_request(head));
+    clusters.list.iter().find(matches).or(Some(&clusters.other))
 }
 
 /// Cells that are never written: they show the stats of a route configuration from
 /// its arrival on, as Envoy does.
 pub fn shown(config: &RouteTableConfig, store: &Store) -> Vec<Slab<RequestStats>> {
     let names = config.virtual_hosts.iter().flat_map(|vhost| {
-        let clusters = vhost.virtual_clusters.iter().flat_map(|clusters| {
-            let own = clusters.list.iter().map(|c| &c.stat_scope);
-            own.chain([&clusters.other])
-        });
+        let clusters = vhost.virtual_clusters.iter();
+        let clusters = clusters.flat_map(|clusters| clusters.list.iter().chain([&clusters.other]));
+        let clusters = clusters.map(|c| &c.stat_scope);
         let routes = vhost.routes.iter().filter_map(|r| r.stat_scope.as_ref());
         clusters.chain(routes)
     });

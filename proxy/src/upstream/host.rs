@@ -47,6 +47,8 @@ pub struct HostStats {
 pub struct Host {
     /// Where it is.
     pub address: Address,
+    /// Where else it can be reached; tried in order when `address` does not answer.
+    pub additional_addresses: Vec<Address>,
     /// Its host name; empty for none.
     pub hostname: Arc<str>,
     /// Its locality.
@@ -73,6 +75,7 @@ impl Host {
     ) -> Self {
         Self {
             address,
+            additional_addresses: endpoint.additional_addresses.clone(),
             hostname: endpoint.hostname.clone(),
             locality,
             priority,
@@ -124,5 +127,6 @@ impl Host {
             && self.hostname == endpoint.hostname
             && self.locality == *locality
             && self.metadata == endpoint.metadata
+            && self.additional_addresses == endpoint.additional_addresses
     }
 }

@@ -8,13 +8,14 @@ use super::any::Typed;
 use super::body::{body_format, json};
 use super::matcher::{fraction, header};
 use super::path::{Within, each, optional, refuse, required, unknown_enum};
-use crate::format::{Format, FormatOptions, default_access_log_format};
+use crate::format::{AccessLogType, Format, FormatOptions, default_access_log_format};
 use crate::ir::{
     AccessLogConfig, AccessLogFilter, AccessLogFormat, AccessLogSink, BodyFormatContent,
     Comparison, ComparisonOp,
 };
 use crate::pb::envoy::config::accesslog::v3 as pb;
 use crate::pb::envoy::config::core::v3 as core;
+use crate::pb::envoy::data::accesslog::v3::AccessLogType as Kind;
 use crate::pb::envoy::extensions::access_loggers::file::v3 as file;
 use crate::pb::envoy::extensions::access_loggers::stream::v3 as stream;
 use crate::pb::envoy::r#type::v3::FractionalPercent;
@@ -146,10 +147,39 @@ pub(super) fn filter(message: pb::AccessLogFilter) -> Result<AccessLogFilter> {
         }
         Filter::GrpcStatusFilter(message) => grpc_status(message).within("grpc_status_filter"),
         Filter::MetadataFilter(_) => refuse("metadata_filter", "is not supported"),
-        Filter::LogTypeFilter(_) => refuse("log_type_filter", "is not supported"),
+        Filter::LogTypeFilter(message) => log_type(message).within("log_type_filter"),
         Filter::ExtensionFilter(pb::ExtensionFilter { name, config_type }) => {
             extension(name, config_type).within("extension_filter")
         }
+    }
+}
+
+fn log_type(message: pb::LogTypeFilter) -> Result<AccessLogFilter> {
+    let pb::LogTypeFilter { types, exclude } = message;
+    let known = each("types", types, |number| {
+        Kind::try_from(number)
+            .map(entry_kind)
+            .or_else(|_| unknown_enum("", number))
+    })?;
+    Ok(AccessLogFilter::LogType {
+        types: known.into_iter().flatten().collect(),
+        exclude,
+    })
+}
+
+/// The kind of an entry; none for one that only UDP or the router's own upstream
+/// logs write.
+fn entry_kind(kind: Kind) -> Option<AccessLogType> {
+    match kind {
+        Kind::NotSet => Some(AccessLogType::NotSet),
+        Kind::TcpConnectionStart => Some(AccessLogType::TcpConnectionStart),
+        Kind::TcpUpstreamConnected => Some(AccessLogType::TcpUpstreamConnected),
+        Kind::TcpPeriodic => Some(AccessLogType::TcpPeriodic),
+        Kind::TcpConnectionEnd => Some(AccessLogType::TcpConnectionEnd),
+        Kind::DownstreamStart => Some(AccessLogType::DownstreamStart),
+        Kind::DownstreamPeriodic => Some(AccessLogType::DownstreamPeriodic),
+        Kind::DownstreamEnd => Some(AccessLogType::DownstreamEnd),
+        _ => None,
     }
 }
 

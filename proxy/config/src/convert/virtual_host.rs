@@ -96,7 +96,11 @@ fn virtual_clusters(
     messages: Vec<pb::VirtualCluster>,
     vhost: &str,
 ) -> Result<Option<VirtualClusters>> {
-    let scope = |name: &str| Arc::from(format!("vhost.{vhost}.vcluster.{name}."));
+    let counted_as = |name: &str| VirtualClusterConfig {
+        name: None,
+        headers: Vec::new(),
+        stat_scope: format!("vhost.{vhost}.vcluster.{name}.").into(),
+    };
     if messages.is_empty() {
         return Ok(None);
     }
@@ -109,13 +113,14 @@ fn virtual_clusters(
             return refuse("headers", "virtual clusters must define 'headers'");
         }
         Ok(VirtualClusterConfig {
-            stat_scope: scope(&name),
             headers: headers("headers", header_messages)?,
+            name: Some(name.as_str().into()),
+            ..counted_as(&name)
         })
     })?;
     Ok(Some(VirtualClusters {
         list,
-        other: scope("other"),
+        other: counted_as("other"),
     }))
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use filter_api::RuntimeFraction;
 use outrigger_types::ResponseFlags;
 
-use crate::format::{Format, JsonFormat};
+use crate::format::{AccessLogType, Format, JsonFormat};
 use crate::matcher::HeaderMatcher;
 
 /// One access logger: a filter, a format and where it goes.
@@ -93,6 +93,13 @@ pub enum AccessLogFilter {
     GrpcStatus {
         /// The statuses.
         statuses: Vec<u32>,
+        /// Log all but these.
+        exclude: bool,
+    },
+    /// By the kind of the entry; `exclude` turns the list around.
+    LogType {
+        /// The kinds, those left out that are never written.
+        types: Vec<AccessLogType>,
         /// Log all but these.
         exclude: bool,
     },

@@ -105,13 +105,15 @@ pub struct VirtualHostConfig {
 pub struct VirtualClusters {
     /// In order; the first that matches counts the request.
     pub list: Vec<VirtualClusterConfig>,
-    /// Where what none of them matches is counted, `vhost.V.vcluster.other.`.
-    pub other: Arc<str>,
+    /// The one of requests that none of them matches, `vhost.V.vcluster.other.`.
+    pub other: VirtualClusterConfig,
 }
 
 /// `VirtualCluster`
 #[derive(Debug)]
 pub struct VirtualClusterConfig {
+    /// Its name, for logs; the one of the rest has none.
+    pub name: Option<Arc<str>>,
     /// Where it is counted, `vhost.V.vcluster.C.`.
     pub stat_scope: Arc<str>,
     /// All must match.

@@ -42,6 +42,7 @@ impl Stream {
         let mut info = StreamInfo::new(connection.clone(), hcm.empty_name());
         info.protocol = Some(incoming.protocol);
         info.header_bytes_received = incoming.head.byte_size() as u64;
+        info.times.downstream_rx_head = Some(info.elapsed());
         let guard = hcm.begin_stream(incoming.protocol);
         let config = &hcm.config;
         let mut timers = Timers::default();
@@ -141,8 +142,10 @@ impl Stream {
         self.route_info = self.matched.as_ref().map(|m| m.info());
         if let Some(matched) = &self.matched {
             self.info.virtual_host = matched.vhost.name.clone();
+            self.info.virtual_host_metadata = matched.vhost.metadata.clone();
             if let Some(route) = &matched.route {
                 self.info.route_name = route.name.clone();
+                self.info.route_metadata = route.metadata.clone();
             }
             // What does not exist is not logged as the cluster.
             let cluster = matched
@@ -150,8 +153,7 @@ impl Stream {
                 .as_ref()
                 .and_then(|name| self.hcm.worker.cluster(name));
             if let Some(cluster) = cluster {
-                self.info.upstream.cluster = Some(cluster.info.observability_name().clone());
-                self.info.upstream.cluster_raw = Some(cluster.info.name().clone());
+                self.note_cluster(&cluster);
             }
         }
     }

@@ -16,7 +16,7 @@ use outrigger_types::{
 };
 
 use super::{BodyEnd, Stream};
-use crate::router::request_stats::{Counted, RequestStats};
+use crate::router::request_stats::{self, Counted, RequestStats};
 use crate::router::retry::RetryState;
 use crate::router::rewrite;
 use crate::router::timeouts::{self, Timeouts};
@@ -24,7 +24,7 @@ use crate::upstream::circuit_breaker::BreakerGuard;
 use crate::upstream::cluster::{Overload, WorkerCluster};
 use crate::upstream::host::Host;
 use crate::upstream::lb::LbContext;
-use crate::upstream::pool::{Acquire, Attached, PendingStream, UpstreamStream};
+use crate::upstream::pool::{Acquire, Attached, ConnectionMeta, PendingStream, UpstreamStream};
 use crate::upstream::stats::ClusterStats;
 
 /// What the router knows of the way upstream.
@@ -155,6 +155,8 @@ impl Stream {
         let envoy_headers = !router.suppress_envoy_headers;
         let counted = self.hcm.worker.request_counters(&matched, &self.request);
         self.upstream.counted = counted;
+        self.info.virtual_cluster = request_stats::virtual_cluster(&matched.vhost, &self.request)
+            .and_then(|c| c.name.clone());
         timeouts::strip(&mut self.request, router.respect_expected_rq_timeout);
         let at_first = Duration::ZERO;
         timeouts::announce(&found, forward, &mut self.request, envoy_headers, at_first);
@@ -204,8 +206,7 @@ impl Stream {
 
     /// Refuses a request that the load assignment says to drop.
     fn drop_for_overload(&mut self, cluster: &WorkerCluster, unconditional: bool) {
-        self.info.upstream.cluster = Some(cluster.info.observability_name().clone());
-        self.info.upstream.cluster_raw = Some(cluster.info.name().clone());
+        self.note_cluster(cluster);
         self.charge_abort(StatusCode::SERVICE_UNAVAILABLE);
         let (body, why, flag, header) = if unconditional {
             (
@@ -284,25 +285,56 @@ impl Stream {
             }
             tried.push(host.priority);
         }
-        let mut attempted = std::mem::take(&mut self.info.upstream.attempted);
-        attempted.push(host.address.clone());
+        let before = std::mem::take(&mut self.info.upstream);
         self.info.upstream = UpstreamInfo {
-            cluster: Some(cluster.info.observability_name().clone()),
-            cluster_raw: Some(cluster.info.name().clone()),
-            attempted,
+            attempted: before.attempted,
+            attempted_hostnames: before.attempted_hostnames,
+            attempted_connection_ids: before.attempted_connection_ids,
+            request_start: Some(Instant::now()),
             ..UpstreamInfo::default()
         };
+        self.note_cluster(cluster);
+    }
+
+    /// What logs show of the cluster.
+    pub(super) fn note_cluster(&mut self, cluster: &WorkerCluster) {
+        let upstream = &mut self.info.upstream;
+        upstream.cluster = Some(cluster.info.observability_name().clone());
+        upstream.cluster_raw = Some(cluster.info.name().clone());
+        upstream.cluster_metadata = cluster.info.config.metadata.clone();
     }
 
     /// The host that the request went to, or would have gone to.
     fn log_host(&mut self, host: &Host) {
-        self.info.upstream.host = Some(host.address.clone());
-        self.info.upstream.hostname = Some(host.hostname.clone());
+        let upstream = &mut self.info.upstream;
+        upstream.host = Some(host.address.clone());
+        upstream.hostname = Some(host.hostname.clone());
+        upstream.host_metadata = host.metadata.clone();
+        let zone = &host.locality.zone;
+        upstream.zone = (!zone.is_empty()).then(|| zone.clone());
+    }
+
+    /// The connection that the attempt goes out on.
+    fn log_connection(&mut self, meta: &ConnectionMeta) {
+        let upstream = &mut self.info.upstream;
+        upstream.attempted.extend(upstream.host.clone());
+        upstream
+            .attempted_hostnames
+            .extend(upstream.hostname.clone());
+        upstream.attempted_connection_ids.push(meta.id);
+        upstream.connection_id = Some(meta.id);
+        upstream.local = meta.local.clone();
+        upstream.remote = Some(meta.remote.clone());
+        upstream.protocol = Some(meta.protocol);
+        upstream.connect_start = Some(meta.connect_start);
+        upstream.connect_end = Some(meta.opened);
+        upstream.pool_ready = Some(Instant::now());
     }
 
     /// Sends the head on a connection.
     fn begin(&mut self, attached: Attached) {
         self.log_host(&attached.host().clone());
+        self.log_connection(attached.meta());
         let Some(target) = &self.upstream.target else {
             return;
         };
@@ -320,13 +352,7 @@ impl Stream {
             let name = bytes::Bytes::copy_from_slice(attached.host().hostname.as_bytes());
             rewrite::set_authority(&mut head, name, target.append_forwarded_host, true);
         }
-        let upstream = &mut self.info.upstream;
-        let meta = attached.meta();
-        upstream.connection_id = Some(meta.id);
-        upstream.local = meta.local.clone();
-        upstream.remote = Some(meta.remote.clone());
-        upstream.protocol = Some(meta.protocol);
-        upstream.header_bytes_sent = head.byte_size() as u64;
+        self.info.upstream.header_bytes_sent = head.byte_size() as u64;
         let ends =
             self.upstream.to_send.is_empty() && matches!(self.upstream.end, Some(BodyEnd::Plain));
         self.upstream.end_sent = ends;

@@ -7,12 +7,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use outrigger_types::{Address, Protocol, ResetReason};
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpSocket, UnixStream};
+use outrigger_types::{Protocol, ResetReason};
 use tokio::time::{Instant as TimerInstant, sleep_until};
 
-use super::{ConnectionMeta, OpenH2, Pool, PooledH1, millis_since};
+use super::{ConnectionMeta, OpenH2, Pool, PooledH1, dial, millis_since};
 use crate::http::codec::{h1, h2};
 use crate::network::io::Io;
 use crate::upstream::circuit_breaker::BreakerGuard;
@@ -22,25 +20,26 @@ use crate::upstream::stats::{ClusterStats, Http2CodecStats};
 /// Opens a connection for a pool and, for HTTP/2, drives it to its end.
 pub(super) async fn run(pool: Arc<Pool>, cluster: Arc<WorkerCluster>, guard: BreakerGuard) {
     let started = Instant::now();
-    let meta = |local| {
+    let meta = |ends| {
         Arc::new(ConnectionMeta::new(
             &cluster,
             &pool.host,
             pool.protocol,
-            local,
+            ends,
+            started,
             guard,
         ))
     };
     let dialled = tokio::time::timeout(
         cluster.info.config.connect_timeout,
-        dial(&pool.host.address, &cluster.info),
+        dial::to_host(&pool.host, &cluster.info),
     );
     match dialled.await {
-        Ok(Ok(io)) => {
+        Ok(Ok((io, remote))) => {
             cluster
                 .stats
                 .record(ClusterStats::upstream_cx_connect_ms, millis_since(started));
-            let meta = meta(io.local_address().ok());
+            let meta = meta(Some((io.local_address().ok(), remote)));
             match pool.protocol {
                 Protocol::Http2 => drive_h2(&pool, &cluster, io, meta).await,
                 Protocol::Http10 | Protocol::Http11 => offer_h1(&pool, &cluster, io, meta),
@@ -76,47 +75,6 @@ fn fail(pool: &Arc<Pool>, cluster: &WorkerCluster, reason: ResetReason, why: &st
         .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     pool.inner.lock().connecting -= 1;
     pool.fail_pending(cluster, reason, why);
-}
-
-async fn dial(address: &Address, info: &ClusterInfo) -> io::Result<Io> {
-    match address {
-        Address::Ip(addr) => {
-            let socket = if addr.is_ipv4() {
-                TcpSocket::new_v4()?
-            } else {
-                TcpSocket::new_v6()?
-            };
-            if let Some(source) = info.config.bind_source {
-                socket.bind(source)?;
-            }
-            let stream = socket.connect(*addr).await?;
-            stream.set_nodelay(true)?;
-            if let Some(keepalive) = &info.config.tcp_keepalive {
-                SockRef::from(&stream).set_tcp_keepalive(&socket_keepalive(keepalive))?;
-            }
-            Ok(Io::from(stream))
-        }
-        Address::Pipe(path) => UnixStream::connect(&**path).await.map(Io::from),
-        Address::Internal(..) => Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "internal address",
-        )),
-    }
-}
-
-/// The socket options of a configured keep-alive.
-pub(crate) fn socket_keepalive(config: &outrigger_config::ir::TcpKeepalive) -> TcpKeepalive {
-    let mut keepalive = TcpKeepalive::new();
-    if let Some(time) = config.time {
-        keepalive = keepalive.with_time(time);
-    }
-    if let Some(interval) = config.interval {
-        keepalive = keepalive.with_interval(interval);
-    }
-    if let Some(probes) = config.probes {
-        keepalive = keepalive.with_retries(probes);
-    }
-    keepalive
 }
 
 fn offer_h1(pool: &Arc<Pool>, cluster: &Arc<WorkerCluster>, io: Io, meta: Arc<ConnectionMeta>) {

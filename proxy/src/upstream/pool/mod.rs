@@ -6,6 +6,7 @@
 //! has no connection may open one even when the connections breaker is open.
 
 mod connect;
+mod dial;
 mod idle;
 mod stream;
 
@@ -27,7 +28,7 @@ use super::host::Host;
 use super::stats::ClusterStats;
 use crate::http::codec::{h1, h2};
 
-pub(crate) use connect::socket_keepalive;
+pub(crate) use dial::socket_keepalive;
 pub use stream::{ConnectionMeta, UpstreamStream};
 
 /// Why a pool could not give a stream.

@@ -25,7 +25,10 @@ pub struct ConnectionMeta {
     pub remote: Address,
     /// What it speaks.
     pub protocol: Protocol,
-    pub(super) opened: Instant,
+    /// When it began to be made.
+    pub connect_start: Instant,
+    /// When it was made.
+    pub opened: Instant,
     active: AtomicU32,
     served: AtomicU64,
     /// Bytes that are in the cluster's stats already, of HTTP/1.
@@ -42,11 +45,13 @@ pub struct ConnectionMeta {
 }
 
 impl ConnectionMeta {
+    /// `ends` are ours and the peer's, once there is a connection.
     pub(super) fn new(
         cluster: &Arc<WorkerCluster>,
         host: &Arc<Host>,
         protocol: Protocol,
-        local: Option<Address>,
+        ends: Option<(Option<Address>, Address)>,
+        connect_start: Instant,
         connections: BreakerGuard,
     ) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -58,12 +63,14 @@ impl ConnectionMeta {
         cluster.stats.gauge_inc(ClusterStats::upstream_cx_active);
         host.stats.cx_active.fetch_add(1, Ordering::Relaxed);
         host.stats.cx_total.fetch_add(1, Ordering::Relaxed);
+        let (local, remote) = ends.unwrap_or_else(|| (None, host.address.clone()));
         let max_requests = cluster.info.config.common_http.max_requests_per_connection;
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             local,
-            remote: host.address.clone(),
+            remote,
             protocol,
+            connect_start,
             opened: Instant::now(),
             active: AtomicU32::new(0),
             served: AtomicU64::new(0),

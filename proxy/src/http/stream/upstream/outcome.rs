@@ -218,8 +218,7 @@ impl Stream {
     }
 
     pub(super) fn no_healthy_upstream(&mut self, cluster: &Arc<WorkerCluster>) {
-        self.info.upstream.cluster = Some(cluster.info.observability_name().clone());
-        self.info.upstream.cluster_raw = Some(cluster.info.name().clone());
+        self.note_cluster(cluster);
         self.charge_abort(StatusCode::SERVICE_UNAVAILABLE);
         let reply = LocalReply::new(
             StatusCode::SERVICE_UNAVAILABLE,

@@ -142,6 +142,8 @@ impl Stream {
         self.timers.touch_upstream(Instant::now());
         match event {
             BodyEvent::Data { bytes, end_stream } => {
+                let first = &mut self.info.times.first_upstream_rx_body;
+                first.get_or_insert_with(|| self.info.start.elapsed());
                 self.info.upstream.body_bytes_received += bytes.len() as u64;
                 self.download.unreleased += bytes.len();
                 if end_stream {
