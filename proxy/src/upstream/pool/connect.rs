@@ -32,7 +32,7 @@ pub(super) async fn run(pool: Arc<Pool>, cluster: Arc<WorkerCluster>, guard: Bre
     };
     let dialled = tokio::time::timeout(
         cluster.info.config.connect_timeout,
-        dial::to_host(&pool.host, &cluster.info),
+        dial::to_host(&pool.host, &cluster),
     );
     match dialled.await {
         Ok(Ok((io, remote))) => {

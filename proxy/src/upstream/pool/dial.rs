@@ -11,31 +11,38 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, UnixStream};
 
 use crate::network::io::Io;
-use crate::upstream::cluster::ClusterInfo;
+use crate::upstream::cluster::{ClusterInfo, WorkerCluster};
 use crate::upstream::host::Host;
+use crate::upstream::stats::ClusterStats;
 
 /// How long an address may take before the next one is tried beside it.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(300);
 
 /// A connection to a host, and the address at which it was reached.
-pub(super) async fn to_host(host: &Host, info: &ClusterInfo) -> io::Result<(Io, Address)> {
+pub(super) async fn to_host(host: &Host, cluster: &WorkerCluster) -> io::Result<(Io, Address)> {
     if host.additional_addresses.is_empty() {
-        return at(&host.address, info).await;
+        return at(&host.address, &cluster.info).await;
     }
     let all = [&host.address]
         .into_iter()
         .chain(&host.additional_addresses);
-    race(interleaved(all), info).await
+    race(interleaved(all), cluster).await
 }
 
-/// The first of several that answers; the error of the last one if none does.
-async fn race(addresses: Vec<&Address>, info: &ClusterInfo) -> io::Result<(Io, Address)> {
+/// The first of several that answers; the error of the last one if none does. Every
+/// attempt counts as a connection; the first is counted with the connection itself.
+async fn race(addresses: Vec<&Address>, cluster: &WorkerCluster) -> io::Result<(Io, Address)> {
     let mut waiting = addresses.into_iter();
     let mut attempts = FuturesUnordered::new();
     let mut failure = None;
+    let mut tried = 0;
     loop {
         if let Some(next) = waiting.next() {
-            attempts.push(at(next, info));
+            if tried > 0 {
+                cluster.stats.inc(ClusterStats::upstream_cx_total);
+            }
+            tried += 1;
+            attempts.push(at(next, &cluster.info));
         }
         tokio::select! {
             Some(outcome) = attempts.next() => match outcome {
