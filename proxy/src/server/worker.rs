@@ -121,6 +121,12 @@ impl Worker {
         self.http2.get_or_init(|| self.store.scope("http2.").slab())
     }
 
+    /// Whether runtime lets the next retry be made (`upstream.use_retry`, a percentage).
+    pub fn retries_enabled(&self) -> bool {
+        let share = self.runtime.load().integer("upstream.use_retry", 100);
+        share >= 100 || rand::random::<u64>() % 100 < share
+    }
+
     /// Where a request is counted beside its cluster.
     pub fn request_counters(&self, matched: &RouteMatch, head: &RequestHead) -> Counted {
         let counters = |scope: &Arc<str>| {
@@ -190,11 +196,19 @@ impl Worker {
                     listener.stop_accepting();
                 }
             }
-            Change::Runtime(runtime) => self.runtime.store(runtime.clone()),
+            Change::Runtime(runtime) => self.set_runtime(runtime),
+        }
+    }
+
+    fn set_runtime(&self, runtime: &Arc<RuntimeSnapshot>) {
+        self.runtime.store(runtime.clone());
+        for cluster in self.clusters.read().values() {
+            cluster.info.apply_runtime(runtime);
         }
     }
 
     fn set_cluster(&self, info: &Arc<ClusterInfo>, hosts: &Arc<PrioritySet>) {
+        info.apply_runtime(&self.runtime.load());
         let cluster = WorkerCluster::new(info.clone(), hosts.clone(), rand::random());
         let old = self.clusters.write().insert(info.name().clone(), cluster);
         if let Some(old) = old {

@@ -7,13 +7,17 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use filter_api::RuntimeSnapshot;
 use outrigger_config::ir::{CircuitBreakerConfig, RetryBudget};
 
 /// One limited resource.
 #[derive(Debug)]
 pub struct Resource {
     used: AtomicU64,
-    max: u64,
+    /// As configured.
+    configured: u64,
+    /// In force: runtime may say otherwise than the configuration.
+    max: AtomicU64,
 }
 
 impl Resource {
@@ -24,7 +28,8 @@ impl Resource {
     fn up_to(max: u64) -> Self {
         Self {
             used: AtomicU64::new(0),
-            max,
+            configured: max,
+            max: AtomicU64::new(max),
         }
     }
 
@@ -33,14 +38,23 @@ impl Resource {
         self.used.load(Ordering::Relaxed)
     }
 
+    fn max(&self) -> u64 {
+        self.max.load(Ordering::Relaxed)
+    }
+
+    fn apply_runtime(&self, key: &str, runtime: &RuntimeSnapshot) {
+        let max = runtime.integer(key, self.configured);
+        self.max.store(max, Ordering::Relaxed);
+    }
+
     /// Slots left.
     pub fn remaining(&self) -> u64 {
-        self.max.saturating_sub(self.used())
+        self.max().saturating_sub(self.used())
     }
 
     /// Whether no slot is left: the breaker is open.
     pub fn is_open(&self) -> bool {
-        self.used() >= self.max
+        self.used() >= self.max()
     }
 
     fn try_take(&self, max: u64) -> bool {
@@ -106,6 +120,20 @@ impl CircuitBreaker {
         }
     }
 
+    /// Takes over the limits that runtime sets below `prefix`
+    /// (`circuit_breakers.<cluster>.<priority>.`); the others are as configured.
+    pub fn apply_runtime(&self, prefix: &str, runtime: &RuntimeSnapshot) {
+        for (name, resource) in [
+            ("max_connections", &self.connections),
+            ("max_pending_requests", &self.pending),
+            ("max_requests", &self.requests),
+            ("max_retries", &self.retries),
+            ("max_connection_pools", &self.pools),
+        ] {
+            resource.apply_runtime(&format!("{prefix}{name}"), runtime);
+        }
+    }
+
     /// One of the resources.
     pub fn resource(&self, kind: Kind) -> &Resource {
         match kind {
@@ -134,7 +162,7 @@ impl CircuitBreaker {
     /// Retries that are allowed now: fixed, or a share of what is active.
     pub fn retry_limit(&self) -> u64 {
         match self.budget {
-            None => self.retries.max,
+            None => self.retries.max(),
             Some(budget) => {
                 let active = self.requests.used() + self.pending.used();
                 let share = (budget.budget_percent / 100.0 * active as f64) as u64;
@@ -155,7 +183,7 @@ impl CircuitBreaker {
     pub fn try_acquire(self: &Arc<Self>, kind: Kind) -> Option<BreakerGuard> {
         let max = match kind {
             Kind::Retries => self.retry_limit(),
-            _ => self.resource(kind).max,
+            _ => self.resource(kind).max(),
         };
         self.resource(kind).try_take(max).then(|| BreakerGuard {
             breaker: self.clone(),

@@ -1,9 +1,11 @@
 //! A cluster: what all workers share, and what each worker has of its own.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use filter_api::RuntimeSnapshot;
 use outrigger_config::ir::{ClusterConfig, RoutingPriority, UpstreamProtocolConfig};
 use outrigger_stats::{Histogram, Scope, Slab, Store, Unit};
 use outrigger_types::Protocol;
@@ -30,6 +32,8 @@ pub struct ClusterInfo {
     high_breaker: Arc<CircuitBreaker>,
     h1_options: Arc<h1::Options>,
     h2_options: Arc<h2::Options>,
+    /// Percentage of requests that are refused for maintenance, from runtime.
+    maintenance: AtomicU64,
 }
 
 impl ClusterInfo {
@@ -42,8 +46,29 @@ impl ClusterInfo {
             high_breaker: Arc::new(CircuitBreaker::new(&config.breakers_high)),
             h1_options: codec_options::h1_client(&config),
             h2_options: codec_options::h2_client(&config),
+            maintenance: AtomicU64::new(0),
             config,
         })
+    }
+
+    /// Takes over what runtime says of the cluster: limits of its breakers, and
+    /// `upstream.maintenance_mode.<cluster>`.
+    pub fn apply_runtime(&self, runtime: &RuntimeSnapshot) {
+        let name = self.name();
+        for (priority, breaker) in [
+            ("default", &self.default_breaker),
+            ("high", &self.high_breaker),
+        ] {
+            breaker.apply_runtime(&format!("circuit_breakers.{name}.{priority}."), runtime);
+        }
+        let share = runtime.integer(&format!("upstream.maintenance_mode.{name}"), 0);
+        self.maintenance.store(share, Ordering::Relaxed);
+    }
+
+    /// Whether the next request is refused for maintenance.
+    fn in_maintenance(&self) -> bool {
+        let share = self.maintenance.load(Ordering::Relaxed);
+        share > 0 && rand::random::<u64>() % 100 < share
     }
 
     /// The cluster's name.
@@ -95,11 +120,13 @@ impl ClusterInfo {
     }
 }
 
-/// What `drop_overloads` of the load assignment makes of a request.
+/// What maintenance and `drop_overloads` of the load assignment make of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overload {
     /// It goes on.
     Serve,
+    /// The cluster is in maintenance.
+    Maintenance,
     /// It is one of the share that is dropped.
     Drop,
     /// Every request is dropped.
@@ -305,6 +332,9 @@ impl WorkerCluster {
 
     /// What to do with the next request: a share of them may have to be dropped.
     pub fn overload(&self) -> Overload {
+        if self.info.in_maintenance() {
+            return Overload::Maintenance;
+        }
         let hosts = self.hosts();
         let drops = &hosts.drop_overloads;
         if drops.is_empty() {

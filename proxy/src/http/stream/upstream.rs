@@ -200,8 +200,29 @@ impl Stream {
         });
         match cluster.overload() {
             Overload::Serve => self.start_attempt(),
+            Overload::Maintenance => self.refuse_for_maintenance(&cluster),
             dropped => self.drop_for_overload(&cluster, dropped == Overload::DropAll),
         }
+    }
+
+    /// Refuses a request because runtime has the cluster in maintenance.
+    fn refuse_for_maintenance(&mut self, cluster: &WorkerCluster) {
+        self.note_cluster(cluster);
+        self.charge_abort(StatusCode::SERVICE_UNAVAILABLE);
+        cluster
+            .stats
+            .inc(ClusterStats::upstream_rq_maintenance_mode);
+        let mut reply = LocalReply::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "maintenance mode",
+            details::MAINTENANCE_MODE,
+        );
+        if !self.hcm.config.router.suppress_envoy_headers {
+            reply
+                .headers
+                .append(names::X_ENVOY_OVERLOADED, HeaderValue::from_static("true"));
+        }
+        self.router_reply(reply.with_flag(ResponseFlag::UpstreamOverflow));
     }
 
     /// Refuses a request that the load assignment says to drop.

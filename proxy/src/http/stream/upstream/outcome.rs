@@ -54,7 +54,11 @@ impl Stream {
             *slot = breaker.try_acquire(Kind::Retries);
             slot.is_some()
         };
-        let decision = retry.decide(outcome, acquire, rand::random());
+        let mut decision = retry.decide(outcome, acquire, rand::random());
+        if matches!(decision, RetryDecision::Yes(_)) && !self.hcm.worker.retries_enabled() {
+            self.upstream.retry_slot = None;
+            decision = RetryDecision::No;
+        }
         let stats = &target.cluster.stats;
         let counted = &self.upstream.counted;
         match decision {
