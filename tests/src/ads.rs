@@ -1,20 +1,23 @@
-//! A control plane that does what a script says: an ADS server over TCP, incremental and
-//! state-of-the-world, that records every request it gets.
+//! A control plane that does what a script says, over TCP and over a pipe, that records every
+//! request it gets: ADS and the streams of single types, incremental and state-of-the-world.
 
+mod service;
+
+use std::collections::BTreeMap;
 use std::io;
-use std::pin::Pin;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
+use tokio::net::UnixListener;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio_stream::Stream;
-use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
-use tonic::{Request, Response, Status, Streaming};
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tonic::Status;
+use xds_api::pb::envoy::config::core::v3::ControlPlane;
 use xds_api::pb::envoy::service::discovery::v3 as pb;
-use xds_api::pb::envoy::service::discovery::v3::aggregated_discovery_service_server as service;
 use xds_api::pb::google::protobuf::Any;
 
 use crate::ports;
@@ -130,7 +133,8 @@ impl Resource {
 pub struct Ads {
     shared: Arc<Shared>,
     port: u16,
-    serving: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    pipe: Option<PathBuf>,
+    serving: Vec<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
 #[derive(Default)]
@@ -144,53 +148,80 @@ struct State {
     seen: Vec<Seen>,
     streams: usize,
     nonces: usize,
-    incremental: Option<mpsc::UnboundedSender<Result<pb::DeltaDiscoveryResponse, Status>>>,
-    whole: Option<mpsc::UnboundedSender<Result<pb::DiscoveryResponse, Status>>>,
+    /// The newest stream of each type alone, by its short name, and of all types under none.
+    open: BTreeMap<Option<&'static str>, Out>,
 }
 
+/// Where the answers of a stream go.
+#[derive(Clone)]
+enum Out {
+    Incremental(mpsc::UnboundedSender<Result<pb::DeltaDiscoveryResponse, Status>>),
+    Whole(mpsc::UnboundedSender<Result<pb::DiscoveryResponse, Status>>),
+}
+
+/// Who the server says it is.
+const IDENTIFIER: &str = "parity";
+
 impl Ads {
-    /// Listens on `port` of the loopback address.
+    /// Listens on `port` of the loopback address, and on a pipe if one is given.
     ///
     /// # Errors
-    /// When the port is taken.
-    pub async fn start(port: u16) -> io::Result<Self> {
-        let mut ads = Self {
-            shared: Arc::default(),
-            port,
-            serving: None,
-        };
+    /// When the port is taken, or the pipe cannot be made.
+    pub async fn start(port: u16, pipe: Option<PathBuf>) -> io::Result<Self> {
+        let mut ads = Self::silent(port, pipe);
         ads.listen().await?;
         Ok(ads)
+    }
+
+    /// A server that does not listen yet.
+    #[must_use]
+    pub fn silent(port: u16, pipe: Option<PathBuf>) -> Self {
+        Self {
+            shared: Arc::default(),
+            port,
+            pipe,
+            serving: Vec::new(),
+        }
     }
 
     /// Listens (again).
     ///
     /// # Errors
-    /// When the port is taken.
+    /// When the port is taken, or the pipe cannot be made.
     pub async fn listen(&mut self) -> io::Result<()> {
         let incoming = TcpListenerStream::new(ports::reuse(self.port).await?);
         let (stop, stopped) = oneshot::channel::<()>();
-        let service =
-            service::AggregatedDiscoveryServiceServer::new(Service(Arc::clone(&self.shared)));
-        let server = tonic::transport::Server::builder().add_service(service);
+        let router = service::router(&self.shared);
         let task = tokio::spawn(async move {
-            let stopped = async {
-                // Also the loss of the sender means the end.
-                stopped.await.ok();
-            };
-            server
-                .serve_with_incoming_shutdown(incoming, stopped)
+            let end = async { drop(stopped.await) };
+            router
+                .serve_with_incoming_shutdown(incoming, end)
                 .await
                 .ok();
         });
-        self.serving = Some((stop, task));
+        self.serving.push((stop, task));
+        let Some(path) = &self.pipe else {
+            return Ok(());
+        };
+        std::fs::remove_file(path).ok();
+        let incoming = UnixListenerStream::new(UnixListener::bind(path)?);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let router = service::router(&self.shared);
+        let task = tokio::spawn(async move {
+            let end = async { drop(stopped.await) };
+            router
+                .serve_with_incoming_shutdown(incoming, end)
+                .await
+                .ok();
+        });
+        self.serving.push((stop, task));
         Ok(())
     }
 
     /// Ends every stream and stops listening.
     pub async fn stop(&mut self) {
         self.disconnect();
-        if let Some((stop, task)) = self.serving.take() {
+        for (stop, task) in self.serving.drain(..) {
             drop(stop);
             task.abort();
             // Aborted on purpose: the only outcome is that it is over.
@@ -200,9 +231,7 @@ impl Ads {
 
     /// Ends every stream; the proxy may come back.
     pub fn disconnect(&self) {
-        let mut state = self.shared.lock();
-        state.incremental = None;
-        state.whole = None;
+        self.shared.lock().open.clear();
     }
 
     /// Everything asked so far.
@@ -211,7 +240,8 @@ impl Ads {
         self.shared.lock().seen.clone()
     }
 
-    /// Sends resources on the newest stream; the nonce, or `None` without a stream.
+    /// Sends resources on the newest stream of their type alone, else on that of all types; the nonce,
+    /// or `None` without a stream.
     pub fn push(
         &self,
         kind: &str,
@@ -223,33 +253,41 @@ impl Ads {
         state.nonces += 1;
         let nonce = format!("n{}", state.nonces);
         let type_url = format!("{PREFIX}{}", full_type(kind));
-        let sent = if let Some(out) = &state.incremental {
-            let resource = |r: &Resource| pb::Resource {
-                name: r.name.clone(),
-                version: version.to_owned(),
-                resource: Some(r.body.clone()),
-                ..pb::Resource::default()
-            };
-            out.send(Ok(pb::DeltaDiscoveryResponse {
-                system_version_info: version.to_owned(),
-                resources: resources.iter().map(resource).collect(),
-                removed_resources: removed.to_vec(),
-                type_url,
-                nonce: nonce.clone(),
-                ..pb::DeltaDiscoveryResponse::default()
-            }))
-            .is_ok()
-        } else if let Some(out) = &state.whole {
-            out.send(Ok(pb::DiscoveryResponse {
-                version_info: version.to_owned(),
-                resources: resources.iter().map(|r| r.body.clone()).collect(),
-                type_url,
-                nonce: nonce.clone(),
-                ..pb::DiscoveryResponse::default()
-            }))
-            .is_ok()
-        } else {
-            false
+        let control_plane = Some(ControlPlane {
+            identifier: IDENTIFIER.to_owned(),
+        });
+        let wanted = short_type(full_type(kind));
+        let own = state.open.iter().find(|(k, _)| **k == Some(wanted));
+        let out = own.map(|(_, out)| out).or_else(|| state.open.get(&None))?;
+        let sent = match out {
+            Out::Incremental(out) => {
+                let resource = |r: &Resource| pb::Resource {
+                    name: r.name.clone(),
+                    version: version.to_owned(),
+                    resource: Some(r.body.clone()),
+                    ..pb::Resource::default()
+                };
+                out.send(Ok(pb::DeltaDiscoveryResponse {
+                    system_version_info: version.to_owned(),
+                    resources: resources.iter().map(resource).collect(),
+                    removed_resources: removed.to_vec(),
+                    type_url,
+                    nonce: nonce.clone(),
+                    control_plane,
+                    ..pb::DeltaDiscoveryResponse::default()
+                }))
+                .is_ok()
+            }
+            Out::Whole(out) => out
+                .send(Ok(pb::DiscoveryResponse {
+                    version_info: version.to_owned(),
+                    resources: resources.iter().map(|r| r.body.clone()).collect(),
+                    type_url,
+                    nonce: nonce.clone(),
+                    control_plane,
+                    ..pb::DiscoveryResponse::default()
+                }))
+                .is_ok(),
         };
         sent.then_some(nonce)
     }
@@ -276,102 +314,16 @@ impl Shared {
         self.state.lock()
     }
 
+    /// Makes a stream the newest of its kind; its number.
+    fn open(&self, kind: Option<&'static str>, out: Out) -> usize {
+        let mut state = self.lock();
+        state.streams += 1;
+        state.open.insert(kind, out);
+        state.streams
+    }
+
     fn record(&self, seen: Seen) {
         self.lock().seen.push(seen);
         self.changed.notify_waiters();
-    }
-}
-
-struct Service(Arc<Shared>);
-
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-#[tonic::async_trait]
-impl service::AggregatedDiscoveryService for Service {
-    type StreamAggregatedResourcesStream = Answers<pb::DiscoveryResponse>;
-    type DeltaAggregatedResourcesStream = Answers<pb::DeltaDiscoveryResponse>;
-
-    async fn stream_aggregated_resources(
-        &self,
-        request: Request<Streaming<pb::DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        let (out, answers) = mpsc::unbounded_channel();
-        let stream = {
-            let mut state = self.0.lock();
-            state.streams += 1;
-            state.whole = Some(out);
-            state.streams
-        };
-        let shared = Arc::clone(&self.0);
-        let mut requests = request.into_inner();
-        tokio::spawn(async move {
-            while let Ok(Some(request)) = requests.message().await {
-                shared.record(whole(stream, request));
-            }
-        });
-        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(
-            answers,
-        ))))
-    }
-
-    async fn delta_aggregated_resources(
-        &self,
-        request: Request<Streaming<pb::DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let (out, answers) = mpsc::unbounded_channel();
-        let stream = {
-            let mut state = self.0.lock();
-            state.streams += 1;
-            state.incremental = Some(out);
-            state.streams
-        };
-        let shared = Arc::clone(&self.0);
-        let mut requests = request.into_inner();
-        tokio::spawn(async move {
-            while let Ok(Some(request)) = requests.message().await {
-                shared.record(incremental(stream, request));
-            }
-        });
-        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(
-            answers,
-        ))))
-    }
-}
-
-fn whole(stream: usize, request: pb::DiscoveryRequest) -> Seen {
-    let mut names = request.resource_names;
-    names.sort();
-    Seen {
-        stream,
-        kind: short_type(&request.type_url).to_owned(),
-        version: request.version_info,
-        nonce: request.response_nonce,
-        names,
-        error: request.error_detail.map(|e| e.message),
-        node: request.node.is_some(),
-        ..Seen::default()
-    }
-}
-
-fn incremental(stream: usize, request: pb::DeltaDiscoveryRequest) -> Seen {
-    let mut names = request.resource_names_subscribe;
-    names.sort();
-    let mut unsubscribed = request.resource_names_unsubscribe;
-    unsubscribed.sort();
-    let held = request.initial_resource_versions.into_iter();
-    let mut held: Vec<String> = held
-        .map(|(name, version)| format!("{name}={version}"))
-        .collect();
-    held.sort();
-    Seen {
-        stream,
-        kind: short_type(&request.type_url).to_owned(),
-        version: String::new(),
-        nonce: request.response_nonce,
-        names,
-        unsubscribed,
-        held,
-        error: request.error_detail.map(|e| e.message),
-        node: request.node.is_some(),
     }
 }

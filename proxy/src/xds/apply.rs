@@ -24,7 +24,7 @@ impl Xds {
         tracing::debug!(
             target: "config",
             type_url = %url,
-            cluster = %self.sources[source].config.cluster,
+            cluster = %self.sources[&source].config.cluster,
             changed = push.changed.len(),
             removed = push.removed.len(),
             version = %push.version,
@@ -49,7 +49,7 @@ impl Xds {
 
     /// Takes out what was given up while the push was on its way.
     fn drop_unwanted(&self, source: usize, push: &mut Push) {
-        let subscribed = &self.sources[source].subscribed;
+        let subscribed = &self.sources[&source].subscribed;
         let url = push.type_url.clone();
         if subscribed.contains(&(url.clone(), WILDCARD.into())) {
             return;
@@ -206,7 +206,7 @@ impl Xds {
 
     /// The stream of a type failed.
     pub(super) fn note_failure(&self, source: usize, url: &str, snapshot: &Snapshot) {
-        let names = self.sources[source].subscribed.iter();
+        let names = self.sources[&source].subscribed.iter();
         let names = names.filter(|(u, _)| **u == *url).map(|(_, name)| name);
         match url {
             types::CLUSTER => stats::note(&self.cds_stats, Outcome::Failed),

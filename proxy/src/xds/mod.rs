@@ -15,7 +15,7 @@ mod subscriptions;
 mod transport;
 mod version;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use outrigger_config::ir::{
@@ -67,7 +67,11 @@ pub struct Xds {
     ads: Option<Arc<ApiConfigSource>>,
     cds: Option<ConfigSourceConfig>,
     lds: Option<ConfigSourceConfig>,
-    sources: Vec<Source>,
+    /// The streams, by the number that marks their notices.
+    sources: BTreeMap<usize, Source>,
+    /// Their numbers, by what they are for.
+    by_purpose: BTreeMap<Purpose, Vec<usize>>,
+    next_source: usize,
     cds_stats: Slab<ReloadStats>,
     lds_stats: Slab<SubscriptionStats>,
     routes: RouteSubscriptions,
@@ -78,14 +82,17 @@ pub struct Xds {
     lds_answered: bool,
 }
 
+/// What a stream is for: none for all types, else one subscription. As in Envoy, a resource that names a
+/// source of its own has a stream of its own.
+type Purpose = Option<Wanted>;
+
 /// One stream.
 struct Source {
-    /// None for the stream of all types, else the only type.
-    only: Option<Arc<str>>,
+    purpose: Purpose,
     config: Arc<ApiConfigSource>,
     client: Client,
     subscribed: BTreeSet<Wanted>,
-    stats: Option<Slab<ControlPlaneStats>>,
+    stats: Slab<ControlPlaneStats>,
 }
 
 impl Xds {
@@ -110,7 +117,9 @@ impl Xds {
             lds_answered: config.lds.is_none(),
             cds: config.cds.clone(),
             lds: config.lds.clone(),
-            sources: Vec::new(),
+            sources: BTreeMap::new(),
+            by_purpose: BTreeMap::new(),
+            next_source: 0,
             routes: RouteSubscriptions::default(),
             given_up: BTreeSet::new(),
             state: InitState::Primary,
@@ -130,12 +139,16 @@ impl Xds {
 
     /// Applies a notice. What changed is published.
     pub fn handle(&mut self, (source, notice): SourceNotice, snapshot: &mut Snapshot) {
+        if !self.sources.contains_key(&source) {
+            // The stream was given up while this was on its way.
+            return;
+        }
         match notice {
             Notice::Connected => self.note_connected(source, true),
             Notice::Disconnected { reason, types } => {
                 tracing::warn!(
                     target: "config",
-                    cluster = %self.sources[source].config.cluster,
+                    cluster = %self.sources[&source].config.cluster,
                     reason,
                     "gRPC config stream closed",
                 );
@@ -145,16 +158,17 @@ impl Xds {
                 }
             }
             Notice::Identified(identifier) => {
-                if let Some(stats) = &self.sources[source].stats {
-                    stats.set_text(ControlPlaneStats::identifier, &identifier);
-                }
+                let stats = &self.sources[&source].stats;
+                stats.set_text(ControlPlaneStats::identifier, &identifier);
             }
             Notice::Push(push) => {
                 let rejected = self.apply(source, push, snapshot);
                 snapshot.publish();
                 // Endpoints of new clusters are asked for before the clusters are acknowledged.
                 self.advance(snapshot);
-                self.sources[source].client.validated(rejected);
+                if let Some(source) = self.sources.get(&source) {
+                    source.client.validated(rejected);
+                }
                 return;
             }
             Notice::FetchTimedOut { type_url, name } => self.timed_out(&type_url, &name, snapshot),
@@ -215,53 +229,69 @@ impl Xds {
     /// Begins the stream of all types. It is opened once there is something to ask for.
     fn start_ads(&mut self, snapshot: &mut Snapshot) {
         if self.ads.is_some() {
-            let url = self.urls.get(types::CLUSTER);
-            self.source(&url, &ConfigSourceKind::Ads, snapshot);
+            let all = (self.urls.get(types::CLUSTER), WILDCARD.into());
+            self.source(&all, &ConfigSourceKind::Ads, "", snapshot);
         }
     }
 
     /// Asks for all resources of a type.
     fn subscribe_all(&mut self, url: &str, config: &ConfigSourceConfig, snapshot: &mut Snapshot) {
+        let scope = match url {
+            types::CLUSTER => "cluster_manager.cds.",
+            _ => "listener_manager.lds.",
+        };
         let url = self.urls.get(url);
-        let Some(source) = self.source(&url, &config.source, snapshot) else {
+        let all: Wanted = (url.clone(), WILDCARD.into());
+        let found = self.source(&all, &config.source, scope, snapshot);
+        let Some(source) = found.and_then(|at| self.sources.get_mut(&at)) else {
             tracing::error!(target: "config", type_url = %url, "no ADS is configured");
-            self.timed_out(&url, &WILDCARD.into(), snapshot);
+            self.timed_out(&all.0, &all.1, snapshot);
             return;
         };
-        let source = &mut self.sources[source];
-        let name: Arc<str> = WILDCARD.into();
-        source.subscribed.insert((url.clone(), name.clone()));
+        source.subscribed.insert(all.clone());
         source
             .client
-            .subscribe(&url, vec![name], config.initial_fetch_timeout);
+            .subscribe(&url, vec![all.1], config.initial_fetch_timeout);
     }
 
-    /// The stream for a type from a source, begun if there is none yet. None if it should be ADS and there is
-    /// none.
+    /// The stream for a subscription, begun if there is none yet; one of its own has its stats in `scope`.
+    /// None if it should be ADS and there is none.
     fn source(
         &mut self,
-        url: &Arc<str>,
+        wanted: &Wanted,
         kind: &ConfigSourceKind,
+        scope: &str,
         snapshot: &mut Snapshot,
     ) -> Option<usize> {
-        let (only, config) = match kind {
+        let (purpose, config) = match kind {
             ConfigSourceKind::Ads => (None, self.ads.clone()?),
-            ConfigSourceKind::Api(config) => (Some(url.clone()), config.clone()),
+            ConfigSourceKind::Api(config) => (Some(wanted.clone()), config.clone()),
         };
-        let known = |s: &Source| s.only == only && s.config == config;
-        if let Some(found) = self.sources.iter().position(known) {
-            return Some(found);
+        let known = self.by_purpose.get(&purpose).into_iter().flatten();
+        for at in known {
+            if self.sources.get(at).is_some_and(|s| s.config == config) {
+                return Some(*at);
+            }
         }
         snapshot.use_on_main(&config.cluster);
-        let source = self.start(only, config)?;
-        self.sources.push(source);
-        Some(self.sources.len() - 1)
+        let id = self.next_source;
+        let source = self.start(id, purpose.clone(), config, scope)?;
+        self.next_source += 1;
+        self.by_purpose.entry(purpose).or_default().push(id);
+        self.sources.insert(id, source);
+        Some(id)
     }
 
-    fn start(&self, only: Option<Arc<str>>, config: Arc<ApiConfigSource>) -> Option<Source> {
-        let method = match &only {
-            None => types::aggregated_method(config.delta),
-            Some(url) => types::method(url, config.delta)?,
+    fn start(
+        &self,
+        id: usize,
+        purpose: Purpose,
+        config: Arc<ApiConfigSource>,
+        scope: &str,
+    ) -> Option<Source> {
+        let (method, scope) = match &purpose {
+            None => (types::aggregated_method(config.delta), ""),
+            Some((url, _)) => (types::method(url, config.delta)?, scope),
         };
         let client = GrpcClient::new(
             self.worker.clone(),
@@ -276,26 +306,35 @@ impl Xds {
             back_off_base: config.retry_back_off.base,
             back_off_max: config.retry_back_off.max,
         };
-        let prefix = match only.as_deref() {
-            None => Some("control_plane."),
-            Some(types::CLUSTER) => Some("cluster_manager.cds.control_plane."),
-            Some(types::LISTENER) => Some("listener_manager.lds.control_plane."),
-            Some(_) => None,
-        };
         let transport = GrpcTransport::new(client, method, &config);
-        let id = self.sources.len();
         Some(Source {
             client: Client::start(settings, transport, id, self.notices.clone()),
-            stats: prefix.map(|prefix| self.store.scope(prefix).slab()),
+            stats: self.store.scope(&format!("{scope}control_plane.")).slab(),
             subscribed: BTreeSet::new(),
-            only,
+            purpose,
             config,
         })
     }
 
-    fn note_connected(&self, source: usize, connected: bool) {
-        if let Some(stats) = &self.sources[source].stats {
-            stats.gauge_set(ControlPlaneStats::connected_state, i64::from(connected));
+    /// Ends the streams that were for one subscription each, which is over.
+    fn end_unused(&mut self) {
+        let is_over = |source: &Source| source.purpose.is_some() && source.subscribed.is_empty();
+        let over: Vec<usize> = self
+            .sources
+            .extract_if(.., |_, source| is_over(source))
+            .map(|(at, _)| at)
+            .collect();
+        if over.is_empty() {
+            return;
         }
+        self.by_purpose.retain(|_, ids| {
+            ids.retain(|id| !over.contains(id));
+            !ids.is_empty()
+        });
+    }
+
+    fn note_connected(&self, source: usize, connected: bool) {
+        let stats = &self.sources[&source].stats;
+        stats.gauge_set(ControlPlaneStats::connected_state, i64::from(connected));
     }
 }

@@ -13,6 +13,7 @@ use super::names::Wanted;
 use super::stats::{self, Outcome, ReloadStats, RouteStats};
 use super::{InitState, Xds};
 use crate::snapshot::Snapshot;
+use crate::upstream::cluster::ClusterInfo;
 
 /// Stats of route subscriptions: one for each stat prefix and name.
 #[derive(Default)]
@@ -36,10 +37,20 @@ impl RouteSubscriptions {
 /// Names that are asked for together: of one source and type, and with one timeout.
 type Batch = (usize, Arc<str>, Option<Duration>);
 
+/// The scope of the stats of a stream of its own; ADS has none.
+fn scope_of(source: &ConfigSourceKind, scope: impl Fn() -> String) -> String {
+    match source {
+        ConfigSourceKind::Ads => String::new(),
+        ConfigSourceKind::Api(_) => scope(),
+    }
+}
+
 /// What a resource of the snapshot needs.
 struct Need {
     wanted: Wanted,
     kind: ConfigSourceKind,
+    /// Where the stats of a stream of its own are.
+    scope: String,
     fetch_timeout: Option<Duration>,
 }
 
@@ -57,10 +68,10 @@ impl Xds {
         let mut added: BTreeMap<Batch, Vec<Arc<str>>> = BTreeMap::new();
         for need in needs {
             let (url, name) = need.wanted.clone();
-            match self.source(&url, &need.kind, snapshot) {
+            match self.source(&need.wanted, &need.kind, &need.scope, snapshot) {
                 Some(at) => {
                     let is_new = wanted.entry(at).or_default().insert(need.wanted.clone());
-                    if is_new && !self.sources[at].subscribed.contains(&need.wanted) {
+                    if is_new && !self.sources[&at].subscribed.contains(&need.wanted) {
                         added
                             .entry((at, url, need.fetch_timeout))
                             .or_default()
@@ -75,31 +86,35 @@ impl Xds {
         self.give_up(&mut wanted, snapshot);
         for ((at, url, timeout), names) in added {
             self.note_started(&url, &names, snapshot);
-            let source = &mut self.sources[at];
+            let Some(source) = self.sources.get_mut(&at) else {
+                continue;
+            };
             let with_type = names.iter().map(|name| (url.clone(), name.clone()));
             source.subscribed.extend(with_type);
             source.client.subscribe(&url, names, timeout);
         }
+        self.end_unused();
         self.release_late(snapshot);
     }
 
     fn endpoint_needs(&self, snapshot: &Snapshot) -> Vec<Need> {
         let url = self.urls.get(types::ENDPOINTS);
         let clusters = snapshot.clusters().chain(snapshot.warming_clusters());
-        let need = |config: &DiscoveryConfig| match config {
+        let need = |info: &ClusterInfo| match &info.config.discovery {
             DiscoveryConfig::Eds {
                 source,
                 service_name,
             } => Some(Need {
                 wanted: (url.clone(), service_name.clone()),
                 kind: source.source.clone(),
+                scope: scope_of(&source.source, || {
+                    format!("cluster.{}.", info.observability_name())
+                }),
                 fetch_timeout: source.initial_fetch_timeout,
             }),
             _ => None,
         };
-        clusters
-            .filter_map(|c| need(&c.info.config.discovery))
-            .collect()
+        clusters.filter_map(|c| need(&c.info)).collect()
     }
 
     fn route_needs(&mut self, snapshot: &Snapshot) -> Vec<Need> {
@@ -111,6 +126,9 @@ impl Xds {
             needs.push(Need {
                 wanted: (url.clone(), route.name.clone()),
                 kind: route.source.source.clone(),
+                scope: scope_of(&route.source.source, || {
+                    format!("http.{}.rds.{}.", route.stat_prefix, route.name)
+                }),
                 fetch_timeout: route.source.initial_fetch_timeout,
             });
             used.insert((route.stat_prefix.clone(), route.name.clone()));
@@ -133,8 +151,8 @@ impl Xds {
 
     /// Unsubscribes from what is not in `wanted`.
     fn give_up(&mut self, wanted: &mut BTreeMap<usize, BTreeSet<Wanted>>, snapshot: &mut Snapshot) {
-        for (at, source) in self.sources.iter_mut().enumerate() {
-            let wanted = wanted.remove(&at).unwrap_or_default();
+        for (at, source) in &mut self.sources {
+            let wanted = wanted.remove(at).unwrap_or_default();
             let is_over = |w: &Wanted| *w.1 != *WILDCARD && !wanted.contains(w);
             let over = source.subscribed.extract_if(.., |w| is_over(w));
             let mut by_type: BTreeMap<Arc<str>, Vec<Arc<str>>> = BTreeMap::new();

@@ -115,6 +115,9 @@ static PLACEHOLDER: LazyLock<Option<Regex>> =
 fn allocate(bootstrap: &str, case: &Case) -> BTreeMap<String, u16> {
     let mut names: BTreeSet<String> = BTreeSet::from(["admin".to_owned(), "listener.a".to_owned()]);
     names.extend(case.upstreams.keys().map(|name| format!("upstream.{name}")));
+    if case.config.base == Base::Ads {
+        names.insert("upstream.xds".to_owned());
+    }
     if let Some(placeholder) = &*PLACEHOLDER {
         names.extend(
             placeholder
@@ -169,7 +172,7 @@ async fn one_side(
     }
     let ads = match case.config.base {
         Base::Ads => Some(
-            Ads::start(ports["upstream.xds"])
+            Ads::start(ports["upstream.xds"], Some(dir.join("xds.sock")))
                 .await
                 .map_err(|e| format!("xds: {e}"))?,
         ),

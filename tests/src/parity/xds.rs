@@ -36,6 +36,9 @@ pub struct Await {
     /// A name that must be asked for.
     #[serde(default)]
     pub name: Option<String>,
+    /// A name that must be given up (incremental).
+    #[serde(default)]
+    pub unsubscribed: Option<String>,
     /// On this stream, counted from 1; on any when unset.
     #[serde(default)]
     pub stream: Option<usize>,
@@ -100,6 +103,10 @@ async fn await_request(wanted: &Await, ads: &Ads) -> String {
                 .name
                 .as_ref()
                 .is_none_or(|name| seen.names.contains(name))
+            && wanted
+                .unsubscribed
+                .as_ref()
+                .is_none_or(|name| seen.unsubscribed.contains(name))
     });
     let asked = found.await.is_some();
     format!(
