@@ -216,7 +216,7 @@ mod tests {
         let mut head = RequestHead::new(Method::POST, "/");
         for (name, value) in fields {
             head.headers.append(
-                outrigger_types::HeaderName::from_static(name),
+                HeaderName::from_static(name),
                 HeaderValue::from_static(value),
             );
         }
