@@ -53,12 +53,21 @@ impl RuntimeFraction {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuntimeSnapshot {
     values: BTreeMap<Box<str>, Box<str>>,
+    /// Values that are a numerator and a denominator.
+    shares: BTreeMap<Box<str>, FractionalPercent>,
 }
 
 impl RuntimeSnapshot {
-    /// A snapshot of these values.
+    /// A snapshot of these values. One that is the JSON of a `FractionalPercent` is a
+    /// share.
     pub fn new(values: BTreeMap<Box<str>, Box<str>>) -> Self {
-        Self { values }
+        let shares = values
+            .iter()
+            .filter_map(|(k, v)| Some((k.clone(), share(v)?)));
+        Self {
+            shares: shares.collect(),
+            values,
+        }
     }
 
     /// The raw value of a key.
@@ -95,6 +104,9 @@ impl RuntimeSnapshot {
 
     /// The value as a share. A plain integer means per cent, as in Envoy.
     pub fn fraction(&self, key: &str, default: FractionalPercent) -> FractionalPercent {
+        if let Some(share) = self.shares.get(key) {
+            return *share;
+        }
         match self.number(key) {
             Some(n) => FractionalPercent {
                 numerator: (n as u32).min(100),
@@ -105,9 +117,41 @@ impl RuntimeSnapshot {
     }
 }
 
+/// Reads `{"numerator":N,"denominator":"HUNDRED"}`; either may be left out.
+fn share(json: &str) -> Option<FractionalPercent> {
+    let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(json).ok()?;
+    let numerator = match fields.get("numerator") {
+        Some(n) => u32::try_from(n.as_f64()? as u64).ok()?,
+        None => 0,
+    };
+    let denominator = match fields.get("denominator").map(|d| d.as_str()) {
+        None | Some(Some("HUNDRED")) => 100,
+        Some(Some("TEN_THOUSAND")) => 10_000,
+        Some(Some("MILLION")) => 1_000_000,
+        Some(_) => return None,
+    };
+    Some(FractionalPercent {
+        numerator,
+        denominator,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_may_have_its_own_denominator() {
+        let json = r#"{"denominator":"TEN_THOUSAND","numerator":5}"#;
+        let runtime = RuntimeSnapshot::new([("a".into(), json.into())].into());
+        let share = runtime.fraction("a", FractionalPercent::ALL);
+        assert_eq!((share.numerator, share.denominator), (5, 10_000));
+        let bad = RuntimeSnapshot::new([("a".into(), r#"{"denominator":"X"}"#.into())].into());
+        assert_eq!(
+            bad.fraction("a", FractionalPercent::ALL),
+            FractionalPercent::ALL
+        );
+    }
 
     #[test]
     fn a_key_overrides_the_default() {

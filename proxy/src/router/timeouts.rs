@@ -198,12 +198,24 @@ pub fn announce(
     }
 }
 
-/// Tells the upstream by `grpc-timeout` how long the stream lives.
-pub fn announce_life(timeouts: &Timeouts, head: &mut RequestHead) {
-    if let Some(life) = timeouts.max_duration
-        && (head.is_grpc() || head.headers.contains(&names::GRPC_TIMEOUT))
-    {
-        head.headers.set(names::GRPC_TIMEOUT, to_grpc_timeout(life));
+/// Tells a gRPC upstream by `grpc-timeout` how long the stream lives, if the route says
+/// anything of it. What a route allows for ever although the HCM (`hcm_max_duration`)
+/// would not, has no `grpc-timeout`.
+pub fn announce_life(
+    timeouts: &Timeouts,
+    forward: &ForwardConfig,
+    head: &mut RequestHead,
+    hcm_max_duration: Option<Duration>,
+) {
+    if forward.max_stream_duration.is_none() || !head.is_grpc() {
+        return;
+    }
+    match timeouts.max_duration {
+        Some(life) => head.headers.set(names::GRPC_TIMEOUT, to_grpc_timeout(life)),
+        None if hcm_max_duration.is_some() => {
+            head.headers.remove(&names::GRPC_TIMEOUT);
+        }
+        None => {}
     }
 }
 

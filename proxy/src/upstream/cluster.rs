@@ -102,9 +102,9 @@ impl ClusterInfo {
         match self.config.protocol {
             UpstreamProtocolConfig::Http1 => Protocol::Http11,
             UpstreamProtocolConfig::Http2 => Protocol::Http2,
-            UpstreamProtocolConfig::Downstream { http2 } => match downstream {
-                Protocol::Http2 if http2 => Protocol::Http2,
-                _ => Protocol::Http11,
+            UpstreamProtocolConfig::Downstream => match downstream {
+                Protocol::Http2 => Protocol::Http2,
+                Protocol::Http10 | Protocol::Http11 => Protocol::Http11,
             },
         }
     }

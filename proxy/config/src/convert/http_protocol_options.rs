@@ -70,9 +70,7 @@ pub(super) fn http_options(
 /// Without any options a cluster speaks HTTP/1.1.
 fn old_options(of: Deprecated) -> Result<HttpOptions> {
     let protocol = match ClusterProtocolSelection::try_from(of.protocol_selection) {
-        Ok(ClusterProtocolSelection::UseDownstreamProtocol) => UpstreamProtocolConfig::Downstream {
-            http2: of.http2.is_some(),
-        },
+        Ok(ClusterProtocolSelection::UseDownstreamProtocol) => UpstreamProtocolConfig::Downstream,
         Ok(ClusterProtocolSelection::UseConfiguredProtocol) if of.http2.is_some() => {
             UpstreamProtocolConfig::Http2
         }
@@ -135,9 +133,7 @@ fn versions(options: parts::UpstreamProtocolOptions) -> Result<Versions> {
             } = message;
             Ok(Versions {
                 mode: "use_downstream_protocol_config",
-                protocol: UpstreamProtocolConfig::Downstream {
-                    http2: http2_protocol_options.is_some(),
-                },
+                protocol: UpstreamProtocolConfig::Downstream,
                 http1: http_protocol_options,
                 http2: http2_protocol_options,
             })

@@ -177,12 +177,8 @@ pub enum UpstreamProtocolConfig {
     Http1,
     /// HTTP/2, always.
     Http2,
-    /// The downstream's (`use_downstream_protocol_config`). The flags say which
-    /// versions are configured.
-    Downstream {
-        /// HTTP/2 is configured.
-        http2: bool,
-    },
+    /// The downstream's (`use_downstream_protocol_config`).
+    Downstream,
 }
 
 /// Keep-alive of a TCP socket; none leaves the kernel's value.

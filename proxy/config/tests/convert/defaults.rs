@@ -348,7 +348,7 @@ fn of_the_modes_of_http_options() {
     );
     assert_eq!(
         with(json!({ "use_downstream_protocol_config": { "http2_protocol_options": {} } })),
-        UpstreamProtocolConfig::Downstream { http2: true }
+        UpstreamProtocolConfig::Downstream
     );
     let old = cluster_of(json!({ "http2_protocol_options": {}, "max_requests_per_connection": 1 }));
     assert_eq!(old.protocol, UpstreamProtocolConfig::Http2);

@@ -216,6 +216,7 @@ impl Stream {
             Fired::MaxDuration => self.on_max_duration(),
             Fired::Global => self.on_global_timeout(),
             Fired::PerTry | Fired::PerTryIdle => self.on_per_try_timeout(fired),
+            Fired::AttemptLife => self.on_attempt_life(),
             Fired::BackOff => self.start_attempt(),
         }
     }

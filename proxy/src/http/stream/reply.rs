@@ -37,7 +37,6 @@ impl Stream {
         self.download.unreleased = 0;
         // The route's changes come before what the reply says of its body.
         if std::mem::take(&mut self.download.by_router) {
-            self.info.response_code = Some(reply.status.as_u16());
             let mut head = ResponseHead::new(reply.status);
             head.headers = std::mem::take(&mut reply.headers);
             self.finish_router_headers(&mut head);

@@ -24,6 +24,8 @@ pub enum Fired {
     PerTry,
     /// The idle timeout of one attempt.
     PerTryIdle,
+    /// The longest life of one attempt (`max_stream_duration` of the cluster).
+    AttemptLife,
     /// The back-off before a retry.
     BackOff,
 }
@@ -43,6 +45,9 @@ pub struct Timers {
     pub per_try: Option<Instant>,
     /// Longest pause between the attempt's bytes.
     pub per_try_idle: Option<Duration>,
+    /// End of the attempt's life; unlike the other timeouts of an attempt it holds for
+    /// the whole response.
+    pub attempt_life: Option<Instant>,
     /// When to retry.
     pub back_off: Option<Instant>,
     last_activity: Option<Instant>,
@@ -65,6 +70,7 @@ impl Timers {
     pub fn end_attempt(&mut self) {
         self.per_try = None;
         self.per_try_idle = None;
+        self.attempt_life = None;
         self.back_off = None;
     }
 
@@ -74,12 +80,14 @@ impl Timers {
         self.global = None;
     }
 
-    fn deadlines(&self) -> [(Fired, Option<Instant>); 7] {
+    /// Those that end more come before those that end less, where several have passed.
+    fn deadlines(&self) -> [(Fired, Option<Instant>); 8] {
         let after = |since: Option<Instant>, pause: Option<Duration>| Some(since? + pause?);
         [
+            (Fired::Global, self.global),
             (Fired::BackOff, self.back_off),
             (Fired::PerTry, self.per_try),
-            (Fired::Global, self.global),
+            (Fired::AttemptLife, self.attempt_life),
             (Fired::MaxDuration, self.max_duration),
             (
                 Fired::PerTryIdle,
@@ -92,33 +100,31 @@ impl Timers {
 
     /// The timeout that passed; registers the task for the next one.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Fired> {
-        let Some(first) = self.deadlines().iter().filter_map(|(_, at)| *at).min() else {
+        let Some(mut next) = self.deadlines().iter().filter_map(|(_, at)| *at).min() else {
             return Poll::Pending;
         };
-        match &mut self.sleep {
-            // A timer that is too early costs a look; one too late would cost
-            // the deadline.
-            Some(sleep) if first >= sleep.deadline().into_std() && !sleep.is_elapsed() => {}
-            Some(sleep) => sleep.as_mut().reset(first.into()),
-            None => self.sleep = Some(Box::pin(tokio::time::sleep_until(first.into()))),
-        }
         loop {
-            let Some(sleep) = &mut self.sleep else {
-                return Poll::Pending;
-            };
-            if sleep.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
+            match &mut self.sleep {
+                // A timer that is too early costs a look; one too late would cost the
+                // deadline.
+                Some(sleep) if next >= sleep.deadline().into_std() => {
+                    if sleep.as_mut().poll(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                }
+                _ => {}
             }
+            // The timer's grain is a millisecond: what has passed does not wait for it.
             match self.passed(tokio::time::Instant::now().into_std()) {
                 Ok(fired) => {
                     self.clear(fired);
                     return Poll::Ready(fired);
                 }
-                Err(next) => {
-                    if let Some(sleep) = &mut self.sleep {
-                        sleep.as_mut().reset(next.into());
-                    }
-                }
+                Err(at) => next = at,
+            }
+            match &mut self.sleep {
+                Some(sleep) => sleep.as_mut().reset(next.into()),
+                None => self.sleep = Some(Box::pin(tokio::time::sleep_until(next.into()))),
             }
         }
     }
@@ -144,6 +150,7 @@ impl Timers {
             Fired::Global => self.global = None,
             Fired::PerTry => self.per_try = None,
             Fired::PerTryIdle => self.per_try_idle = None,
+            Fired::AttemptLife => self.attempt_life = None,
             Fired::BackOff => self.back_off = None,
         }
     }

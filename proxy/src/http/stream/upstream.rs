@@ -160,7 +160,7 @@ impl Stream {
         timeouts::strip(&mut self.request, router.respect_expected_rq_timeout);
         let at_first = Duration::ZERO;
         timeouts::announce(&found, forward, &mut self.request, envoy_headers, at_first);
-        timeouts::announce_life(&found, &mut self.request);
+        timeouts::announce_life(&found, forward, &mut self.request, max_duration);
         let alt = &names::X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE;
         self.upstream.alt_response = self.request.headers.contains(alt);
         let alt = self
@@ -181,7 +181,7 @@ impl Stream {
             .as_ref()
             .and_then(|r| r.request_body_buffer_limit);
         let limit = limit.or(matched.vhost.request_body_buffer_limit);
-        self.upstream.replay_limit = limit.map_or(self.buffer_limit, |l| {
+        self.upstream.replay_limit = limit.map_or(self.replay_limit(), |l| {
             usize::try_from(l).unwrap_or(usize::MAX)
         });
         if self.upstream.retry.is_some() {
@@ -202,6 +202,15 @@ impl Stream {
             Overload::Serve => self.start_attempt(),
             Overload::Maintenance => self.refuse_for_maintenance(&cluster),
             dropped => self.drop_for_overload(&cluster, dropped == Overload::DropAll),
+        }
+    }
+
+    /// What is kept for a retry unless the route says otherwise: as much as the
+    /// downstream codec lets a stream hold.
+    fn replay_limit(&self) -> usize {
+        match self.info.protocol {
+            Some(Protocol::Http2) => self.hcm.config.http2.initial_stream_window_size as usize,
+            _ => self.buffer_limit,
         }
     }
 
@@ -389,6 +398,7 @@ impl Stream {
                 if ends {
                     self.info.times.last_upstream_tx = Some(now);
                 }
+                self.timers.attempt_life = self.attempt_life().map(|life| Instant::now() + life);
                 if self.upstream.end.is_some() {
                     self.start_per_try_timers();
                 }
@@ -419,6 +429,12 @@ impl Stream {
             let timeouts = &self.upstream.timeouts;
             timeouts::announce(timeouts, forward, head, envoy_headers, elapsed);
         }
+    }
+
+    /// How long an attempt may live, by the options of the cluster.
+    fn attempt_life(&self) -> Option<Duration> {
+        let target = self.upstream.target.as_ref()?;
+        target.cluster.info.config.common_http.max_stream_duration
     }
 
     fn start_per_try_timers(&mut self) {

@@ -280,6 +280,38 @@ impl Stream {
         });
     }
 
+    /// The attempt has lived as long as the cluster allows.
+    pub(in crate::http::stream) fn on_attempt_life(&mut self) {
+        let Some(target) = &self.upstream.target else {
+            return;
+        };
+        let stats = &target.cluster.stats;
+        stats.inc(ClusterStats::upstream_rq_max_duration_reached);
+        let why = details::UPSTREAM_MAX_STREAM_DURATION_REACHED;
+        if !self.upstream.committed {
+            let outcome = Outcome::Reset {
+                reason: ResetReason::LocalReset,
+                began: true,
+            };
+            if let RetryDecision::Yes(back_off) = self.decide(outcome) {
+                return self.retry_after(back_off);
+            }
+        }
+        self.info
+            .flags
+            .set(ResponseFlag::UpstreamMaxStreamDurationReached);
+        if self.download.head_sent {
+            self.info.response_code_details = Some(why.into());
+            return self.cut_response(ResetReason::LocalReset);
+        }
+        // Envoy charges no status for it.
+        self.router_reply(LocalReply::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "upstream max stream duration reached",
+            why,
+        ));
+    }
+
     pub(super) fn upstream_timeout(&mut self, why: &'static str) {
         self.info.flags.set(ResponseFlag::UpstreamRequestTimeout);
         if self.download.head_sent {

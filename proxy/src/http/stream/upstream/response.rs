@@ -81,8 +81,8 @@ impl Stream {
             );
         }
         self.info.response_code = Some(head.status.as_u16());
-        self.finish_router_headers(&mut head);
         self.set_details(details::VIA_UPSTREAM.into());
+        self.finish_router_headers(&mut head);
         if end_stream {
             self.on_response_complete();
         }
