@@ -104,15 +104,12 @@ impl Timers {
             return Poll::Pending;
         };
         loop {
-            match &mut self.sleep {
-                // A timer that is too early costs a look; one too late would cost the
-                // deadline.
-                Some(sleep) if next >= sleep.deadline().into_std() => {
-                    if sleep.as_mut().poll(cx).is_pending() {
-                        return Poll::Pending;
-                    }
-                }
-                _ => {}
+            // A timer that is too early costs a look; one too late would cost the deadline.
+            if let Some(sleep) = &mut self.sleep
+                && next >= sleep.deadline().into_std()
+                && sleep.as_mut().poll(cx).is_pending()
+            {
+                return Poll::Pending;
             }
             // The timer's grain is a millisecond: what has passed does not wait for it.
             match self.passed(tokio::time::Instant::now().into_std()) {
