@@ -34,6 +34,10 @@ pub struct Case {
     /// Stats left out of the comparison, with `*`: those that depend on timing alone.
     #[serde(default)]
     pub unsteady_stats: Vec<String>,
+    /// Stats of which it is compared only whether they are zero, with `*`: those that
+    /// say how bytes were cut and packed.
+    #[serde(default)]
+    pub moved_stats: Vec<String>,
     /// Compare also stats that are zero on both sides, that is, the names.
     #[serde(default)]
     pub stat_names: bool,

@@ -91,6 +91,8 @@ pub struct StatChoice {
     pub more: Vec<String>,
     /// Patterns left out.
     pub unsteady: Vec<String>,
+    /// Patterns of which it is compared only whether they are zero.
+    pub moved: Vec<String>,
     /// Keep those that are zero.
     pub zeros: bool,
 }
@@ -106,9 +108,13 @@ impl StatChoice {
         let mut lines: Vec<String> = stats
             .iter()
             .filter(|(_, value)| self.zeros || *value > 0)
-            .filter(|(name, _)| usual(name) || any(&self.more, name))
+            .filter(|(name, _)| usual(name) || any(&self.more, name) || any(&self.moved, name))
             .filter(|(name, _)| !any(&self.unsteady, name))
-            .map(|(name, value)| normaliser.text(&format!("{name}: {value}")))
+            .map(|(name, value)| match *value > 0 && any(&self.moved, name) {
+                true => format!("{name}: more than 0"),
+                false => format!("{name}: {value}"),
+            })
+            .map(|line| normaliser.text(&line))
             .collect();
         lines.sort();
         lines

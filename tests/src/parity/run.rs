@@ -387,6 +387,7 @@ impl Context {
             let choice = StatChoice {
                 more: case.stats.clone(),
                 unsteady: case.unsteady_stats.clone(),
+                moved: case.moved_stats.clone(),
                 zeros: case.stat_names,
             };
             sections.push(Section::new("stats", choice.lines(stats, &self.normaliser)));

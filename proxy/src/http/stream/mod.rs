@@ -8,6 +8,7 @@
 
 mod complete;
 mod download;
+mod flow_control;
 mod head;
 mod reply;
 mod timers;
@@ -79,6 +80,8 @@ struct Upload {
     stopped: bool,
     /// Bytes received whose credit was not given back.
     unreleased: usize,
+    /// Nothing is read because too much is held.
+    paused: bool,
 }
 
 /// The half from upstream to downstream.
@@ -94,6 +97,8 @@ struct Download {
     finished: bool,
     /// Bytes received from upstream whose credit was not given back.
     unreleased: usize,
+    /// Nothing is read because too much is held.
+    paused: bool,
     /// Bytes that wait to be sent and are counted as sent.
     counted: usize,
     /// It was this side that decided to close the HTTP/1 connection after it.
@@ -143,6 +148,7 @@ impl Stream {
         if any {
             self.timers.touch(Instant::now());
         }
+        self.note_flow_control();
         self.flush(cx);
     }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use filter_api::LocalReply;
 use outrigger_config::ir::{ForwardConfig, HostRewrite, RoutingPriority};
+use outrigger_stats::Slab;
 use outrigger_types::{
     Address, Buffer, HeaderValue, Protocol, RequestHead, ResponseFlag, StatusCode, UpstreamInfo,
     details, names,
@@ -212,6 +213,16 @@ impl Stream {
             Some(Protocol::Http2) => self.hcm.config.http2.initial_stream_window_size as usize,
             _ => self.buffer_limit,
         }
+    }
+
+    /// Whether more of a response is to come from upstream.
+    pub(super) fn reads_response(&self) -> bool {
+        self.upstream.committed && !self.upstream.finished
+    }
+
+    /// The stats of the cluster that the request goes to.
+    pub(super) fn cluster_stats(&self) -> Option<&Slab<ClusterStats>> {
+        Some(&self.upstream.target.as_ref()?.cluster.stats)
     }
 
     /// Refuses a request because runtime has the cluster in maintenance.
