@@ -93,6 +93,8 @@ impl TestStream {
             route: Some(&self.route),
             services: &self.services,
             clear_route_cache: false,
+            buffer_limit: 0,
+            add_trailers: None,
         }
     }
 

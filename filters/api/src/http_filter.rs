@@ -30,8 +30,9 @@ pub enum FilterStatus {
     /// [`HttpFilter::poll_resume`] is ready.
     Pause,
     /// Stop here, but keep calling this filter as more comes, and collect the
-    /// body. Over the buffer limit the stream is answered 413 (request) or 500
-    /// (response). The first `Continue` lets all that was held go on.
+    /// body. Over [`FilterContext::buffer_limit`] the stream is answered 413
+    /// (request) or 500 (response). The first `Continue` lets all that was held
+    /// go on.
     PauseAndBuffer,
     /// Answer now, and go no further. On the encode side it replaces the
     /// response if its head was not sent yet, else resets the stream.
@@ -113,9 +114,17 @@ pub struct FilterContext<'a> {
     pub route: Option<&'a RouteInfo>,
     /// What the proxy offers: calls to clusters, runtime, random numbers.
     pub services: &'a dyn Services,
-    /// Set to have the route chosen anew before the request goes upstream, as
-    /// Envoy's `clearRouteCache()`.
+    /// Set to have the route chosen anew, as Envoy's `clearRouteCache()`. Filters
+    /// that have not seen the head yet are made anew, with the overrides of the
+    /// new route. Without effect once the head has passed the last filter.
     pub clear_route_cache: bool,
+    /// Most bytes that a filter of this stream may collect, 0 for any number; the
+    /// connection's buffer limit unless a filter sets it, as Envoy's
+    /// `setBufferLimit()`.
+    pub buffer_limit: usize,
+    /// Set in the callback for the last piece of a body without trailers: these
+    /// follow it.
+    pub add_trailers: Option<Headers>,
 }
 
 /// A filter on one stream. Every callback has a default that lets all pass.
@@ -174,7 +183,7 @@ pub trait HttpFilter: Send {
         FilterStatus::Continue
     }
 
-    /// Polled after a `Pause` on `side` until it is ready. The task is woken as
+    /// Polled after a `Pause` on `side`, whichever callback returned it, until it is ready. The task is woken as
     /// for any future. A filter that never is ready is ended by the stream idle
     /// timeout and dropped, which must cancel what it waits for.
     fn poll_resume(

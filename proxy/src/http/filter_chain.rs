@@ -6,6 +6,7 @@
 //! side's [`SideOut`], from which the stream takes it on. The encode side walks
 //! the filters backwards.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll};
 
 use filter_api::{
@@ -48,6 +49,22 @@ pub enum Verdict {
     Reset,
 }
 
+/// What a filter was made from: its place among all that are configured, the
+/// filter, and the events that it wants.
+pub type Made = (usize, Box<dyn HttpFilter>, Interest);
+
+/// The choice of the route, and the filters that come of it.
+pub trait Routing {
+    /// What filters may see of the route in force.
+    fn route(&self) -> Option<&RouteInfo>;
+
+    /// Chooses the route anew, for the head as it is now.
+    fn refresh(&mut self, request: &RequestHead, info: &mut StreamInfo);
+
+    /// The first filter from this place on that takes part, by the route in force.
+    fn next_filter(&self, from: usize) -> Option<Made>;
+}
+
 /// What the callbacks may see of the stream.
 pub struct Parts<'a> {
     /// See [`FilterContext::info`].
@@ -56,12 +73,12 @@ pub struct Parts<'a> {
     pub request: &'a mut RequestHead,
     /// The head of the response, if there is one.
     pub response: Option<&'a mut ResponseHead>,
-    /// See [`FilterContext::route`].
-    pub route: Option<&'a RouteInfo>,
+    /// The route, and the way to another one.
+    pub routing: &'a mut dyn Routing,
     /// See [`FilterContext::services`].
     pub services: &'a dyn Services,
-    /// Set when a filter asked for a new choice of route.
-    pub clear_route_cache: &'a mut bool,
+    /// See [`FilterContext::buffer_limit`].
+    pub buffer_limit: &'a mut usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +112,8 @@ impl SideState {
 }
 
 struct Entry {
+    /// Its place among the filters that are configured.
+    slot: usize,
     filter: Box<dyn HttpFilter>,
     interest: Interest,
     decode: SideState,
@@ -118,34 +137,32 @@ pub struct FilterChain {
     pub decode_out: SideOut,
     /// What passed towards downstream.
     pub encode_out: SideOut,
-    buffer_limit: usize,
     paused: u32,
+    /// How many filters the head of the request has come to.
+    reached: usize,
+    /// The head of the request has passed all filters.
+    head_passed: bool,
 }
 
 impl FilterChain {
-    /// A chain without filters. `buffer_limit` bounds what a filter may
-    /// collect, in bytes; 0 means no bound.
-    pub fn new(buffer_limit: usize) -> Self {
-        Self {
-            buffer_limit,
-            ..Self::default()
+    /// A chain without filters.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds all filters that take part, behind those that are there.
+    pub fn fill(&mut self, routing: &dyn Routing) {
+        let mut from = self.entries.last().map_or(0, |entry| entry.slot + 1);
+        while let Some((slot, filter, interest)) = routing.next_filter(from) {
+            self.entries.push(Entry {
+                slot,
+                filter,
+                interest,
+                decode: SideState::new(),
+                encode: SideState::new(),
+            });
+            from = slot + 1;
         }
-    }
-
-    /// Adds a filter at the end.
-    pub fn push(&mut self, filter: Box<dyn HttpFilter>, interest: Interest) {
-        let (decode, encode) = (SideState::new(), SideState::new());
-        self.entries.push(Entry {
-            filter,
-            interest,
-            decode,
-            encode,
-        });
-    }
-
-    /// Sets the bound on what a filter may collect.
-    pub fn set_buffer_limit(&mut self, limit: usize) {
-        self.buffer_limit = limit;
     }
 
     /// Bytes that filters hold on a side, and what has passed but is not taken.
@@ -162,6 +179,16 @@ impl FilterChain {
             })
             .sum();
         held + self.out_ref(side).data.len()
+    }
+
+    /// Whether a filter collects the body of a side: it is to be given all of it,
+    /// up to the limit, whatever it does with it.
+    pub fn is_collecting(&self, side: Side) -> bool {
+        let collects = |entry: &Entry| match side {
+            Side::Decode => entry.decode.mode == Mode::Buffering,
+            Side::Encode => entry.encode.mode == Mode::Buffering,
+        };
+        self.paused > 0 && self.entries.iter().any(collects)
     }
 
     /// Whether any filter waits.
@@ -191,8 +218,12 @@ impl FilterChain {
     }
 
     /// Polls the filters that wait; lets go what was held by those that are
-    /// done.
-    pub fn poll_resume(&mut self, parts: &mut Parts<'_>, task: &mut Context<'_>) -> Poll<Verdict> {
+    /// done. Says on which side something happened.
+    pub fn poll_resume(
+        &mut self,
+        parts: &mut Parts<'_>,
+        task: &mut Context<'_>,
+    ) -> Poll<(Side, Verdict)> {
         if self.paused == 0 {
             return Poll::Pending;
         }
@@ -202,21 +233,19 @@ impl FilterChain {
                 if self.entries[index].side(side).mode != Mode::Paused {
                     continue;
                 }
-                let mut cx = context(parts);
-                let resumed = self.entries[index].filter.poll_resume(side, &mut cx, task);
-                let clear = cx.clear_route_cache;
-                *parts.clear_route_cache |= clear;
-                match resumed {
-                    Poll::Pending => {}
-                    Poll::Ready(Resume::Continue) => {
-                        return Poll::Ready(self.resume(side, step, parts));
-                    }
+                let filter = &mut self.entries[index].filter;
+                let called = call(parts, |cx| filter.poll_resume(side, cx, task));
+                self.refresh(side, called.clear, parts);
+                let verdict = match called.result {
+                    Poll::Pending => continue,
+                    Poll::Ready(Resume::Continue) => self.resume(side, step, parts),
                     Poll::Ready(Resume::Reply(reply)) => {
                         self.set_mode(side, index, Mode::Running);
-                        return Poll::Ready(Verdict::Reply(reply));
+                        Verdict::Reply(reply)
                     }
-                    Poll::Ready(Resume::Reset) => return Poll::Ready(Verdict::Reset),
-                }
+                    Poll::Ready(Resume::Reset) => Verdict::Reset,
+                };
+                return Poll::Ready((side, verdict));
             }
         }
         Poll::Pending
@@ -231,13 +260,28 @@ impl FilterChain {
         *self.out(side) = SideOut::default();
     }
 
-    /// Tells every filter that the stream has ended.
-    pub fn complete(&mut self, parts: &mut Parts<'_>) {
+    /// Tells every filter that the stream has ended. One that panics at that does
+    /// not keep it from the others; returns how many did.
+    pub fn complete(&mut self, parts: &mut Parts<'_>) -> usize {
+        let mut panicked = 0;
         for entry in &mut self.entries {
             if entry.interest.has(Interest::COMPLETE) {
-                entry.filter.on_stream_complete(&mut context(parts));
+                let end = || call(parts, |cx| entry.filter.on_stream_complete(cx));
+                panicked += usize::from(catch_unwind(AssertUnwindSafe(end)).is_err());
             }
         }
+        panicked
+    }
+
+    /// A filter asked for another route: those that the head has not come to yet
+    /// are made anew.
+    fn refresh(&mut self, side: Side, asked: bool, parts: &mut Parts<'_>) {
+        if !asked || side != Side::Decode || self.head_passed {
+            return;
+        }
+        parts.routing.refresh(parts.request, parts.info);
+        self.entries.truncate(self.reached);
+        self.fill(parts.routing);
     }
 
     /// The filter that a step of a side's walk is about.
@@ -280,12 +324,20 @@ impl FilterChain {
             Side::Decode => Interest::DECODE_HEADERS,
             Side::Encode => Interest::ENCODE_HEADERS,
         };
-        for step in from..self.entries.len() {
-            let index = self.index(side, step);
+        let mut next = from;
+        // There may be more filters, or fewer, after each.
+        while next < self.entries.len() {
+            let index = self.index(side, next);
+            next += 1;
+            if side == Side::Decode {
+                self.reached = next;
+            }
             if !self.entries[index].interest.has(wanted) {
                 continue;
             }
-            let status = call_head(side, &mut self.entries[index], parts, end_stream);
+            let called = call_head(side, &mut self.entries[index], parts, end_stream);
+            self.refresh(side, called.clear, parts);
+            let status = called.result;
             match status {
                 FilterStatus::Continue => {}
                 FilterStatus::Reply(reply) => return Verdict::Reply(reply),
@@ -299,6 +351,7 @@ impl FilterChain {
                 }
             }
         }
+        self.head_passed |= side == Side::Decode;
         let out = self.out(side);
         out.head = true;
         if end_stream {
@@ -319,22 +372,29 @@ impl FilterChain {
             let index = self.index(side, step);
             let mode = self.entries[index].side(side).mode;
             if mode == Mode::Paused {
-                self.hold(side, index, &mut data, end_stream.then_some(BodyEnd::Plain));
+                self.hold(side, index, &mut data, end_of(end_stream, None));
                 return Verdict::Continue;
             }
-            let status = call_data(side, &mut self.entries[index], parts, &mut data, end_stream);
-            match status {
+            let called = call_data(side, &mut self.entries[index], parts, &mut data, end_stream);
+            self.refresh(side, called.clear, parts);
+            let added = called.trailers.filter(|_| end_stream);
+            match called.result {
                 FilterStatus::Continue if mode == Mode::Buffering => {
-                    self.hold(side, index, &mut data, end_stream.then_some(BodyEnd::Plain));
+                    self.hold(side, index, &mut data, end_of(end_stream, added));
                     return self.resume(side, step, parts);
                 }
-                FilterStatus::Continue => {}
+                FilterStatus::Continue => {
+                    let Some(trailers) = added else { continue };
+                    return match self.data_from(side, step + 1, parts, data, false) {
+                        Verdict::Continue => self.trailers_from(side, step + 1, parts, trailers),
+                        other => other,
+                    };
+                }
                 FilterStatus::Reply(reply) => return Verdict::Reply(reply),
-                FilterStatus::Pause | FilterStatus::PauseAndBuffer => {
-                    let mode = pause_mode(&status);
-                    self.set_mode(side, index, mode);
-                    self.hold(side, index, &mut data, end_stream.then_some(BodyEnd::Plain));
-                    return self.check_limit(side, index);
+                status @ (FilterStatus::Pause | FilterStatus::PauseAndBuffer) => {
+                    self.set_mode(side, index, pause_mode(&status));
+                    self.hold(side, index, &mut data, end_of(end_stream, added));
+                    return self.check_limit(side, index, *parts.buffer_limit);
                 }
             }
         }
@@ -360,8 +420,9 @@ impl FilterChain {
                 self.entries[index].side(side).end = Some(BodyEnd::Trailers(trailers));
                 return Verdict::Continue;
             }
-            let status = call_trailers(side, &mut self.entries[index], parts, &mut trailers);
-            match status {
+            let called = call_trailers(side, &mut self.entries[index], parts, &mut trailers);
+            self.refresh(side, called.clear, parts);
+            match called.result {
                 FilterStatus::Continue if mode == Mode::Buffering => {
                     self.entries[index].side(side).end = Some(BodyEnd::Trailers(trailers));
                     return self.resume(side, step, parts);
@@ -389,8 +450,7 @@ impl FilterChain {
 
     /// A filter that collects the body may hold no more than the limit; one that
     /// only waits is kept below it by back-pressure.
-    fn check_limit(&mut self, side: Side, index: usize) -> Verdict {
-        let limit = self.buffer_limit;
+    fn check_limit(&mut self, side: Side, index: usize, limit: usize) -> Verdict {
         let state = self.entries[index].side(side);
         if limit > 0 && state.mode == Mode::Buffering && state.data.len() > limit {
             return Verdict::BufferOverflow;
@@ -434,16 +494,46 @@ fn pause_mode(status: &FilterStatus) -> Mode {
     }
 }
 
-/// What a callback sees; the response's head is not lent here.
-fn context<'a>(parts: &'a mut Parts<'_>) -> FilterContext<'a> {
-    FilterContext {
+fn end_of(end_stream: bool, trailers: Option<Headers>) -> Option<BodyEnd> {
+    end_stream.then(|| trailers.map_or(BodyEnd::Plain, BodyEnd::Trailers))
+}
+
+/// What a callback returned, and what it asked for besides.
+struct Called<R> {
+    result: R,
+    clear: bool,
+    trailers: Option<Headers>,
+}
+
+impl Called<FilterStatus> {
+    /// Of a filter that does not want the event.
+    const PASSED: Self = Self {
+        result: FilterStatus::Continue,
+        clear: false,
+        trailers: None,
+    };
+}
+
+/// Makes a callback.
+fn call<R>(parts: &mut Parts<'_>, f: impl FnOnce(&mut FilterContext<'_>) -> R) -> Called<R> {
+    let mut cx = FilterContext {
         info: parts.info,
         request: parts.request,
         response: parts.response.as_deref_mut(),
-        route: parts.route,
+        route: parts.routing.route(),
         services: parts.services,
         clear_route_cache: false,
-    }
+        buffer_limit: *parts.buffer_limit,
+        add_trailers: None,
+    };
+    let result = f(&mut cx);
+    let called = Called {
+        result,
+        clear: cx.clear_route_cache,
+        trailers: cx.add_trailers,
+    };
+    *parts.buffer_limit = cx.buffer_limit;
+    called
 }
 
 fn call_head(
@@ -451,27 +541,22 @@ fn call_head(
     entry: &mut Entry,
     parts: &mut Parts<'_>,
     end_stream: bool,
-) -> FilterStatus {
-    let response = if side == Side::Encode {
-        parts.response.take()
-    } else {
-        None
+) -> Called<FilterStatus> {
+    // The head that a callback is about is an argument of its own.
+    let response = match side {
+        Side::Decode => None,
+        Side::Encode => parts.response.take(),
     };
-    let mut cx = context(parts);
-    let (status, clear) = match response {
-        None => {
-            let status = entry.filter.decode_headers(&mut cx, end_stream);
-            (status, cx.clear_route_cache)
-        }
+    match response {
+        None => call(parts, |cx| entry.filter.decode_headers(cx, end_stream)),
         Some(head) => {
-            let status = entry.filter.encode_headers(&mut cx, head, end_stream);
-            let clear = cx.clear_route_cache;
+            let called = call(parts, |cx| {
+                entry.filter.encode_headers(cx, head, end_stream)
+            });
             parts.response = Some(head);
-            (status, clear)
+            called
         }
-    };
-    *parts.clear_route_cache |= clear;
-    status
+    }
 }
 
 fn call_data(
@@ -480,19 +565,18 @@ fn call_data(
     parts: &mut Parts<'_>,
     data: &mut Buffer,
     end_stream: bool,
-) -> FilterStatus {
+) -> Called<FilterStatus> {
     let wanted = match side {
         Side::Decode => Interest::DECODE_DATA,
         Side::Encode => Interest::ENCODE_DATA,
     };
     if !entry.interest.has(wanted) {
-        return FilterStatus::Continue;
+        return Called::PASSED;
     }
-    let mut cx = context(parts);
-    match side {
-        Side::Decode => entry.filter.decode_data(&mut cx, data, end_stream),
-        Side::Encode => entry.filter.encode_data(&mut cx, data, end_stream),
-    }
+    call(parts, |cx| match side {
+        Side::Decode => entry.filter.decode_data(cx, data, end_stream),
+        Side::Encode => entry.filter.encode_data(cx, data, end_stream),
+    })
 }
 
 fn call_trailers(
@@ -500,17 +584,16 @@ fn call_trailers(
     entry: &mut Entry,
     parts: &mut Parts<'_>,
     trailers: &mut Headers,
-) -> FilterStatus {
+) -> Called<FilterStatus> {
     let wanted = match side {
         Side::Decode => Interest::DECODE_TRAILERS,
         Side::Encode => Interest::ENCODE_TRAILERS,
     };
     if !entry.interest.has(wanted) {
-        return FilterStatus::Continue;
+        return Called::PASSED;
     }
-    let mut cx = context(parts);
-    match side {
-        Side::Decode => entry.filter.decode_trailers(&mut cx, trailers),
-        Side::Encode => entry.filter.encode_trailers(&mut cx, trailers),
-    }
+    call(parts, |cx| match side {
+        Side::Decode => entry.filter.decode_trailers(cx, trailers),
+        Side::Encode => entry.filter.encode_trailers(cx, trailers),
+    })
 }

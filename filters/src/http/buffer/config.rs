@@ -13,7 +13,7 @@ pub(crate) const ROUTE_MESSAGE: &str = "envoy.extensions.filters.http.buffer.v3.
 /// How much of a request is held at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BufferConfig {
-    pub(super) max_request_bytes: u64,
+    pub(super) max_request_bytes: usize,
 }
 
 /// A route's override.
@@ -47,6 +47,6 @@ fn buffer(message: pb::Buffer) -> Result<BufferConfig, ConfigError> {
     let max = max_request_bytes
         .ok_or_else(|| ConfigError::field("max_request_bytes", "value is required"))?;
     Ok(BufferConfig {
-        max_request_bytes: max.value.into(),
+        max_request_bytes: max.value as usize,
     })
 }

@@ -1,5 +1,7 @@
 //! The buffer filter (`envoy.filters.http.buffer`): holds a request back until
-//! it is whole, so that the upstream is not kept waiting by a slow client.
+//! it is whole, so that the upstream is not kept waiting by a slow client. One that is
+//! larger than the filter's limit is answered 413 by the chain, which holds it; as
+//! in Envoy the piece that ends it is not held any more, and so not counted.
 
 mod config;
 #[cfg(test)]
@@ -7,9 +9,9 @@ mod tests;
 
 use filter_api::{
     CreateContext, FilterContext, FilterStatus, HttpFilter, HttpFilterConfig, HttpFilterFactory,
-    Interest, LocalReply, RouteFilterConfig, WorkerContext,
+    Interest, RouteFilterConfig, WorkerContext,
 };
-use outrigger_types::{Buffer, HeaderValue, Headers, RequestHead, StatusCode, details, names};
+use outrigger_types::{Buffer, HeaderValue, Headers, RequestHead, names};
 
 pub(crate) use config::{MESSAGE, ROUTE_MESSAGE, filter, route};
 
@@ -42,7 +44,7 @@ impl HttpFilterFactory for BufferConfig {
 
 /// The filter on one stream.
 struct BufferFilter {
-    max: u64,
+    max: usize,
     received: u64,
 }
 
@@ -58,11 +60,13 @@ impl BufferFilter {
 }
 
 impl HttpFilter for BufferFilter {
-    fn decode_headers(&mut self, _cx: &mut FilterContext<'_>, end_stream: bool) -> FilterStatus {
-        match end_stream {
-            true => FilterStatus::Continue,
-            false => FilterStatus::PauseAndBuffer,
+    fn decode_headers(&mut self, cx: &mut FilterContext<'_>, end_stream: bool) -> FilterStatus {
+        if end_stream {
+            return FilterStatus::Continue;
         }
+        // The connection's limit may be smaller: this one holds.
+        cx.buffer_limit = self.max;
+        FilterStatus::PauseAndBuffer
     }
 
     fn decode_data(
@@ -72,15 +76,6 @@ impl HttpFilter for BufferFilter {
         end_stream: bool,
     ) -> FilterStatus {
         self.received += data.len() as u64;
-        // As in Envoy, the piece that ends the request is not held any more, and
-        // so not held against the limit.
-        if self.received > self.max && !end_stream {
-            return FilterStatus::Reply(Box::new(LocalReply::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "Payload Too Large",
-                details::REQUEST_PAYLOAD_TOO_LARGE,
-            )));
-        }
         match end_stream {
             true => self.finish(cx.request),
             false => FilterStatus::PauseAndBuffer,

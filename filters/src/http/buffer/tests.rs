@@ -2,7 +2,7 @@
 
 use filter_api::{FilterStatus, HttpFilter, HttpFilterConfig, RouteFilterConfig};
 use outrigger_stats::Store;
-use outrigger_types::{Headers, StatusCode, names};
+use outrigger_types::{Headers, names};
 use prost::Message;
 use xds_api::pb::envoy::extensions::filters::http::buffer::v3 as pb;
 
@@ -60,17 +60,12 @@ fn trailers_end_a_request_too_and_a_length_is_kept() {
 }
 
 #[test]
-fn a_request_over_the_limit_is_answered_413() {
+fn the_limit_of_the_chain_is_the_filters_own() {
     let (mut stream, mut filter) = stream();
     let mut cx = stream.context();
-    let FilterStatus::Reply(reply) = filter.decode_data(&mut cx, &mut data(b"12345678901"), false)
-    else {
-        panic!("not answered");
-    };
-    assert_eq!(
-        (reply.status, &*reply.details),
-        (StatusCode::PAYLOAD_TOO_LARGE, "request_payload_too_large")
-    );
+    cx.buffer_limit = 4;
+    filter.decode_headers(&mut cx, false);
+    assert_eq!(cx.buffer_limit, 10);
 }
 
 #[test]
@@ -103,6 +98,7 @@ fn a_route_overrides_the_limit_or_turns_the_filter_off() {
     let mut filter = stream
         .filter(config, Some(&route(Override::Buffer(message(2)))))
         .unwrap();
-    let status = filter.decode_data(&mut stream.context(), &mut data(b"123"), false);
-    assert!(matches!(status, FilterStatus::Reply(_)));
+    let mut cx = stream.context();
+    filter.decode_headers(&mut cx, false);
+    assert_eq!(cx.buffer_limit, 2);
 }

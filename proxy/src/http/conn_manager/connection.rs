@@ -348,15 +348,30 @@ struct Active {
 }
 
 impl Active {
-    fn end(&self) {
-        let millis = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.idle_since.store(millis, Ordering::Relaxed);
-        self.streams.fetch_sub(1, Ordering::Relaxed);
+    fn begin(self: &Arc<Self>) -> ActiveGuard {
+        self.streams.fetch_add(1, Ordering::Relaxed);
+        ActiveGuard(self.clone())
     }
 
     fn idle_since(&self) -> Option<Instant> {
         let idle = self.streams.load(Ordering::Relaxed) == 0;
         idle.then(|| self.opened + Duration::from_millis(self.idle_since.load(Ordering::Relaxed)))
+    }
+}
+
+/// A stream under way.
+struct ActiveGuard(Arc<Active>);
+
+impl Drop for ActiveGuard {
+    fn drop(&mut self) {
+        let Active {
+            streams,
+            opened,
+            idle_since,
+        } = &*self.0;
+        let millis = u64::try_from(opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        idle_since.store(millis, Ordering::Relaxed);
+        streams.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -442,7 +457,7 @@ impl Http2 {
         if max.is_some_and(|max| self.served == max) {
             self.start_drain(HcmStats::downstream_cx_max_requests_reached);
         }
-        self.active.streams.fetch_add(1, Ordering::Relaxed);
+        let guard = self.active.begin();
         let incoming = Incoming {
             head: accepted.head,
             end_stream: accepted.end_stream,
@@ -450,11 +465,11 @@ impl Http2 {
             stream: ServerStream::H2(Box::new(accepted.stream)),
         };
         let mut stream = Box::new(Stream::new(&self.hcm, &self.info, incoming));
-        let active = self.active.clone();
         tokio::spawn(async move {
+            // Dropped last, even if a filter panics when it is dropped.
+            let _guard = guard;
             poll_fn(|cx| stream.poll(cx)).await;
             drop(stream);
-            active.end();
         });
     }
 

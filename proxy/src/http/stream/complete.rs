@@ -11,9 +11,12 @@ impl Stream {
     /// Runs once, when the stream is over.
     pub(super) fn complete(&mut self) {
         self.release_upload(usize::MAX);
-        {
+        let panicked = {
             let (chain, mut parts) = self.split();
-            chain.complete(&mut parts);
+            chain.complete(&mut parts)
+        };
+        for _ in 0..panicked {
+            self.hcm.count_panic();
         }
         self.hcm.end_stream(&self.info);
         if self.upgrade {

@@ -12,7 +12,11 @@ use crate::http::conn_manager;
 impl Stream {
     /// Whether less is held for downstream than the buffer limit allows.
     pub(super) fn has_download_room(&self) -> bool {
-        self.buffer_limit == 0 || self.chain.held(Side::Encode) < self.buffer_limit
+        let held = self.chain.held(Side::Encode);
+        if self.chain.is_collecting(Side::Encode) {
+            return self.collect_limit == 0 || held <= self.collect_limit;
+        }
+        self.buffer_limit == 0 || held < self.buffer_limit
     }
 
     /// The head of the response enters the encode filters.
@@ -32,6 +36,10 @@ impl Stream {
             chain.data(Side::Encode, &mut parts, data, end_stream)
         };
         self.act_on(verdict, Side::Encode);
+        // What a filter collects has its own bound: it must not wait for a window.
+        if self.chain.is_collecting(Side::Encode) {
+            self.release_download(usize::MAX);
+        }
     }
 
     /// The response's trailers enter the encode filters.

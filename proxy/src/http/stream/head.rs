@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
-use filter_api::{CreateContext, LocalReply, Services, Side};
+use filter_api::{LocalReply, Side};
 use outrigger_config::ir::RouteActionConfig;
 use outrigger_types::{
     ConnectionInfo, HeaderValue, Method, Protocol, RequestHead, ResponseFlag, ResponseHead,
     StatusCode, StreamInfo, details, names,
 };
 
+use super::routing::StreamRouting;
 use super::timers::Timers;
 use super::upstream::Upstream;
 use super::{BodyEnd, Download, FilterChain, Stream, Upload};
@@ -34,7 +35,12 @@ impl Stream {
     pub fn new(hcm: &Arc<Hcm>, connection: &Arc<ConnectionInfo>, incoming: Incoming) -> Self {
         let end_stream = incoming.end_stream;
         let mut stream = Self::prepare(hcm, connection, incoming);
-        stream.start(end_stream);
+        let mut started = false;
+        stream.guarded(|stream| {
+            if !std::mem::replace(&mut started, true) {
+                stream.start(end_stream);
+            }
+        });
         stream
     }
 
@@ -62,17 +68,15 @@ impl Stream {
             request: incoming.head,
             response: None,
             response_trailers: None,
-            matched: None,
-            route_info: None,
-            chain: FilterChain::new(buffer_limit),
-            clear_route_cache: false,
+            routing: StreamRouting::new(hcm.clone()),
+            chain: FilterChain::new(),
             upload: Upload::default(),
             download: Download::default(),
             upstream: Upstream::default(),
             timers,
             grpc: None,
             buffer_limit,
-            random: rand::random(),
+            collect_limit: buffer_limit,
             unreadable: false,
             upgrade: false,
             over: false,
@@ -86,7 +90,7 @@ impl Stream {
             &mut self.request,
             &self.hcm.config,
             &mut self.info,
-            self.random,
+            self.routing.random,
         );
         if end_stream {
             self.on_request_received();
@@ -94,9 +98,9 @@ impl Stream {
         self.answer_expectation();
         if checked.is_ok() {
             self.remove_internal_only();
-            self.choose_route();
+            self.routing.choose(&self.request, &mut self.info);
         }
-        self.create_filters();
+        self.chain.fill(&self.routing);
         if let Err(reply) = checked.and_then(|()| self.check_upgrade()) {
             self.hcm.count_refused(&reply);
             return self.local_reply(reply);
@@ -122,7 +126,7 @@ impl Stream {
 
     /// Where no route was found that is the answer, not the upgrade.
     fn check_upgrade(&self) -> Result<(), LocalReply> {
-        let Some(route) = self.matched.as_ref().and_then(|m| m.route.as_ref()) else {
+        let Some(route) = self.routing.matched.as_ref().and_then(|m| m.route.as_ref()) else {
             return Ok(());
         };
         let upgrades = match &route.action {
@@ -130,32 +134,6 @@ impl Stream {
             RouteActionConfig::Redirect(_) | RouteActionConfig::DirectResponse { .. } => None,
         };
         request::check_upgrade(&self.request, &self.hcm.config, upgrades)
-    }
-
-    fn choose_route(&mut self) {
-        self.clear_route_cache = false;
-        let runtime = self.hcm.worker.runtime();
-        self.matched = self
-            .hcm
-            .routes()
-            .and_then(|table| table.find(&self.request, &self.info, &runtime, self.random));
-        self.route_info = self.matched.as_ref().map(|m| m.info());
-        if let Some(matched) = &self.matched {
-            self.info.virtual_host = matched.vhost.name.clone();
-            self.info.virtual_host_metadata = matched.vhost.metadata.clone();
-            if let Some(route) = &matched.route {
-                self.info.route_name = route.name.clone();
-                self.info.route_metadata = route.metadata.clone();
-            }
-            // What does not exist is not logged as the cluster.
-            let cluster = matched
-                .cluster
-                .as_ref()
-                .and_then(|name| self.hcm.worker.cluster(name));
-            if let Some(cluster) = cluster {
-                self.note_cluster(&cluster);
-            }
-        }
     }
 
     /// Asks for the body of a request that waits to be asked, unless the upstream
@@ -173,35 +151,10 @@ impl Stream {
         }
     }
 
-    /// Makes the filters, each with its most specific override.
-    fn create_filters(&mut self) {
-        let hcm = self.hcm.clone();
-        let cx = CreateContext {
-            services: &*hcm.worker,
-        };
-        for slot in hcm.filters() {
-            let found = self
-                .matched
-                .as_ref()
-                .and_then(|m| m.filter_override(&slot.name));
-            let disabled = found.map_or(slot.disabled, |o| o.disabled);
-            if disabled {
-                continue;
-            }
-            let config = found.and_then(|o| o.config.as_ref());
-            if let Some(filter) = slot.factory.create(config, &cx) {
-                self.chain.push(filter, slot.factory.interest());
-            }
-        }
-    }
-
     /// The head has passed the filters: does what the route says.
     pub(super) fn route_request(&mut self, ends: bool) {
-        if self.clear_route_cache {
-            self.choose_route();
-        }
         self.hcm.count_routed();
-        let Some(matched) = self.matched.clone() else {
+        let Some(matched) = self.routing.matched.clone() else {
             self.hcm.count_no_route();
             let reply = LocalReply::new(StatusCode::NOT_FOUND, "", details::ROUTE_NOT_FOUND);
             return self.local_reply(reply.with_flag(ResponseFlag::NoRouteFound));
@@ -280,8 +233,13 @@ impl Stream {
     ) -> Self {
         let mut stream = Self::prepare(hcm, connection, incoming);
         stream.unreadable = true;
-        stream.create_filters();
-        stream.local_reply(reply);
+        let mut reply = Some(reply);
+        stream.guarded(|stream| {
+            if let Some(reply) = reply.take() {
+                stream.chain.fill(&stream.routing);
+                stream.local_reply(reply);
+            }
+        });
         stream
     }
 }

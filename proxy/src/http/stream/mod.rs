@@ -11,6 +11,7 @@ mod download;
 mod flow_control;
 mod head;
 mod reply;
+mod routing;
 mod timers;
 mod upload;
 mod upstream;
@@ -22,20 +23,22 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use filter_api::{LocalReply, RouteInfo, Side};
+use filter_api::{LocalReply, Side};
 use outrigger_filters::http::grpc_stats::GrpcRecorder;
 use outrigger_types::{
     Details, Headers, RequestHead, ResetReason, ResponseFlag, ResponseHead, StatusCode, StreamInfo,
     details,
 };
 
+use self::routing::StreamRouting;
 use self::timers::{Fired, Timers};
 use self::upstream::Upstream;
 use super::codec::{ServerStream, StreamError};
 use super::conn_manager::{Hcm, StreamGuard};
 use super::filter_chain::{BodyEnd, FilterChain, Parts, Verdict};
-use crate::router::matcher::RouteMatch;
 
+/// The status INTERNAL of gRPC.
+const GRPC_INTERNAL: u32 = 13;
 /// Rounds of a poll before other tasks get their turn.
 const ROUNDS: u32 = 32;
 
@@ -47,10 +50,8 @@ pub struct Stream {
     request: RequestHead,
     response: Option<ResponseHead>,
     response_trailers: Option<Headers>,
-    matched: Option<RouteMatch>,
-    route_info: Option<RouteInfo>,
+    routing: StreamRouting,
     chain: FilterChain,
-    clear_route_cache: bool,
     upload: Upload,
     download: Download,
     upstream: Upstream,
@@ -59,8 +60,8 @@ pub struct Stream {
     grpc: Option<GrpcRecorder>,
     /// Most bytes that either half holds; 0 for no limit.
     buffer_limit: usize,
-    /// A number that is the stream's own, for shares and weights.
-    random: u64,
+    /// Most bytes that a filter collects; 0 for no limit.
+    collect_limit: usize,
     is_head: bool,
     /// There was no request that could be read.
     unreadable: bool,
@@ -91,6 +92,8 @@ struct Download {
     head_sent: bool,
     /// The response is one that this proxy made.
     is_local: bool,
+    /// The filters do not see what is sent.
+    around_filters: bool,
     /// The local reply is the router's: the route's changes to responses apply.
     by_router: bool,
     /// Everything went out.
@@ -109,16 +112,30 @@ impl Stream {
     /// Polls until nothing moves any more. Ready when the stream is over and
     /// logged. A panic in here ends this stream alone.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if catch_unwind(AssertUnwindSafe(|| self.poll_halves(cx))).is_err() {
-            self.on_panic();
-        }
+        self.guarded(|stream| stream.poll_halves(cx));
         if !self.over {
             return Poll::Pending;
         }
-        if catch_unwind(AssertUnwindSafe(|| self.complete())).is_err() {
-            tracing::error!("a filter panicked at the end of its stream");
-        }
+        self.complete();
         Poll::Ready(())
+    }
+
+    /// Runs a part of the stream that calls filters. After a panic it is run once
+    /// more, for the answer to go out.
+    fn guarded(&mut self, mut run: impl FnMut(&mut Self)) {
+        if catch_unwind(AssertUnwindSafe(|| run(self))).is_ok() {
+            return;
+        }
+        self.hcm.count_panic();
+        let answered = catch_unwind(AssertUnwindSafe(|| {
+            self.answer_panic();
+            if !self.over {
+                run(self);
+            }
+        }));
+        if answered.is_err() && !self.over {
+            self.reset(ResetReason::LocalReset);
+        }
     }
 
     fn poll_halves(&mut self, cx: &mut Context<'_>) {
@@ -163,21 +180,14 @@ impl Stream {
     /// Polls filters that wait.
     fn poll_filters(&mut self, cx: &mut Context<'_>) {
         while self.chain.is_paused() && !self.over {
-            let verdict = {
+            let (side, verdict) = {
                 let (chain, mut parts) = self.split();
                 match chain.poll_resume(&mut parts, cx) {
                     Poll::Pending => return,
-                    Poll::Ready(verdict) => verdict,
+                    Poll::Ready(happened) => happened,
                 }
             };
             self.moved = true;
-            // Which side resumed does not matter: an overflow of a response
-            // cannot come before there is one.
-            let side = if self.response.is_some() {
-                Side::Encode
-            } else {
-                Side::Decode
-            };
             self.act_on(verdict, side);
         }
     }
@@ -199,9 +209,9 @@ impl Stream {
             info: &mut self.info,
             request: &mut self.request,
             response: self.response.as_mut(),
-            route: self.route_info.as_ref(),
+            routing: &mut self.routing,
             services: &*self.hcm.worker,
-            clear_route_cache: &mut self.clear_route_cache,
+            buffer_limit: &mut self.collect_limit,
         };
         (&mut self.chain, parts)
     }
@@ -271,14 +281,16 @@ impl Stream {
         self.over = true;
     }
 
-    fn on_panic(&mut self) {
-        self.hcm.count_panic();
-        self.abandon_upstream(false);
-        self.chain.abandon(Side::Decode);
-        self.chain.abandon(Side::Encode);
-        self.down.reset(ResetReason::LocalReset);
-        self.set_details("filter_panic".into());
-        self.over = true;
+    /// A filter panicked: nothing of the message is trusted to its filters any
+    /// more.
+    fn answer_panic(&mut self) {
+        self.download.around_filters = true;
+        let reply = LocalReply::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "Internal Server Error",
+            "filter_panic",
+        );
+        self.local_reply(reply.with_grpc_status(GRPC_INTERNAL));
     }
 
     /// Says why the stream ended as it did; the last word counts.

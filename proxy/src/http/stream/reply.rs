@@ -50,9 +50,9 @@ impl Stream {
             &mut self.info,
             &runtime,
         );
-        // A second reply, made by a filter for this one, goes out as it is.
-        let nested = std::mem::replace(&mut self.download.is_local, true);
-        if nested {
+        self.download.is_local = true;
+        // In place of a response that has come to the filters, it goes out as it is.
+        if self.response.is_some() || self.download.around_filters {
             self.send_around_filters(rendered.head, rendered.body);
             return;
         }

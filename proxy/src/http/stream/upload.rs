@@ -29,8 +29,11 @@ impl Stream {
 
     /// Whether less is held than the buffer limit allows.
     pub(super) fn has_upload_room(&self) -> bool {
-        let held = self.chain.held(Side::Decode) + self.upstream.unsent();
-        self.buffer_limit == 0 || held < self.buffer_limit
+        let held = self.chain.held(Side::Decode);
+        if self.chain.is_collecting(Side::Decode) {
+            return self.collect_limit == 0 || held <= self.collect_limit;
+        }
+        self.buffer_limit == 0 || held + self.upstream.unsent() < self.buffer_limit
     }
 
     fn on_request_event(&mut self, event: BodyEvent) {
@@ -60,6 +63,10 @@ impl Stream {
             chain.data(Side::Decode, &mut parts, data, end_stream)
         };
         self.act_on(verdict, Side::Decode);
+        // What a filter collects has its own bound: it must not wait for a window.
+        if self.chain.is_collecting(Side::Decode) {
+            self.release_upload(usize::MAX);
+        }
         self.feed_router();
     }
 

@@ -16,6 +16,7 @@ use outrigger_types::{
     details, names,
 };
 
+use super::routing::note_cluster;
 use super::{BodyEnd, Stream};
 use crate::router::request_stats::{self, Counted, RequestStats};
 use crate::router::retry::RetryState;
@@ -126,7 +127,7 @@ impl Stream {
     /// Sends the request on its way to a cluster. `ends` says that it has no
     /// body.
     pub(super) fn forward(&mut self, forward: &ForwardConfig, cluster: Arc<WorkerCluster>) {
-        let Some(matched) = self.matched.clone() else {
+        let Some(matched) = self.routing.matched.clone() else {
             return;
         };
         let policy = forward
@@ -227,7 +228,7 @@ impl Stream {
 
     /// Refuses a request because runtime has the cluster in maintenance.
     fn refuse_for_maintenance(&mut self, cluster: &WorkerCluster) {
-        self.note_cluster(cluster);
+        note_cluster(&mut self.info, cluster);
         self.charge_abort(StatusCode::SERVICE_UNAVAILABLE);
         cluster
             .stats
@@ -247,7 +248,7 @@ impl Stream {
 
     /// Refuses a request that the load assignment says to drop.
     fn drop_for_overload(&mut self, cluster: &WorkerCluster, unconditional: bool) {
-        self.note_cluster(cluster);
+        note_cluster(&mut self.info, cluster);
         self.charge_abort(StatusCode::SERVICE_UNAVAILABLE);
         let (body, why, flag, header) = if unconditional {
             (
@@ -334,15 +335,7 @@ impl Stream {
             request_start: Some(Instant::now()),
             ..UpstreamInfo::default()
         };
-        self.note_cluster(cluster);
-    }
-
-    /// What logs show of the cluster.
-    pub(super) fn note_cluster(&mut self, cluster: &WorkerCluster) {
-        let upstream = &mut self.info.upstream;
-        upstream.cluster = Some(cluster.info.observability_name().clone());
-        upstream.cluster_raw = Some(cluster.info.name().clone());
-        upstream.cluster_metadata = cluster.info.config.metadata.clone();
+        note_cluster(&mut self.info, cluster);
     }
 
     /// The host that the request went to, or would have gone to.
@@ -433,7 +426,7 @@ impl Stream {
                 HeaderValue::from_static(after),
             );
         }
-        let forward = self.matched.as_ref().and_then(|m| m.forward());
+        let forward = self.routing.matched.as_ref().and_then(|m| m.forward());
         let since = self.upstream.completed_at.map(|at| at.elapsed());
         if let (Some(forward), Some(elapsed)) = (forward, since) {
             let envoy_headers = !self.hcm.config.router.suppress_envoy_headers;

@@ -11,6 +11,7 @@ use outrigger_types::{Protocol, ResetReason, ResponseFlag, ResponseHead, StatusC
 use super::{Attempt, Stream};
 use crate::http::codec::StreamError;
 use crate::http::conn_manager::local_reply;
+use crate::http::stream::routing::note_cluster;
 use crate::http::stream::timers::Fired;
 use crate::router::request_stats::{Counted, RequestStats};
 use crate::router::retry::{BackOff, Outcome, RetryDecision, RetryState};
@@ -189,16 +190,12 @@ impl Stream {
         if self.info.is_grpc {
             self.hcm.count_reset_after_response_started();
         }
-        if self.download.head_sent {
-            // Whoever broke the protocol was not the downstream.
-            self.cut_response(match reason {
-                ResetReason::ProtocolError => ResetReason::LocalReset,
-                other => other,
-            });
-        } else {
-            let reply = local_reply::of_upstream_reset(reason, None, false);
-            self.router_reply(reply);
-        }
+        // A head that a filter still holds is cut too, as in Envoy. Whoever broke
+        // the protocol was not the downstream.
+        self.cut_response(match reason {
+            ResetReason::ProtocolError => ResetReason::LocalReset,
+            other => other,
+        });
     }
 
     pub(super) fn charge_abort(&mut self, status: StatusCode) {
@@ -222,7 +219,7 @@ impl Stream {
     }
 
     pub(super) fn no_healthy_upstream(&mut self, cluster: &Arc<WorkerCluster>) {
-        self.note_cluster(cluster);
+        note_cluster(&mut self.info, cluster);
         self.charge_abort(StatusCode::SERVICE_UNAVAILABLE);
         let reply = LocalReply::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -314,7 +311,7 @@ impl Stream {
 
     pub(super) fn upstream_timeout(&mut self, why: &'static str) {
         self.info.flags.set(ResponseFlag::UpstreamRequestTimeout);
-        if self.download.head_sent {
+        if self.upstream.committed {
             self.info.response_code_details = Some(why.into());
             return self.cut_response(ResetReason::LocalReset);
         }

@@ -92,7 +92,9 @@ impl Stream {
     /// Headers that the router adds to every response of its own, upstream's or
     /// local.
     pub(in crate::http::stream) fn finish_router_headers(&mut self, head: &mut ResponseHead) {
-        let Some(matched) = &self.matched else { return };
+        let Some(matched) = &self.routing.matched else {
+            return;
+        };
         if matched.vhost.include_attempt_count_in_response {
             head.headers.set(
                 names::X_ENVOY_ATTEMPT_COUNT,

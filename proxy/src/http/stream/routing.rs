@@ -1,0 +1,113 @@
+//! The route of a stream, and the filters that come of it.
+
+use std::sync::Arc;
+
+use filter_api::{CreateContext, RouteInfo, Services};
+use outrigger_types::{RequestHead, StreamInfo, UpstreamInfo};
+
+use crate::http::conn_manager::Hcm;
+use crate::http::filter_chain::{Made, Routing};
+use crate::router::matcher::RouteMatch;
+use crate::upstream::cluster::WorkerCluster;
+
+/// The choice of the route.
+pub(super) struct StreamRouting {
+    hcm: Arc<Hcm>,
+    /// The route in force.
+    pub(super) matched: Option<RouteMatch>,
+    /// The first choice, once there was another: it says which filters are off,
+    /// as in Envoy.
+    first: Option<Box<Option<RouteMatch>>>,
+    route: Option<RouteInfo>,
+    /// A number that is the stream's own, for shares and weights.
+    pub(super) random: u64,
+}
+
+impl StreamRouting {
+    /// No choice yet.
+    pub(super) fn new(hcm: Arc<Hcm>) -> Self {
+        Self {
+            hcm,
+            matched: None,
+            first: None,
+            route: None,
+            random: rand::random(),
+        }
+    }
+
+    /// Chooses the route of a request.
+    pub(super) fn choose(&mut self, request: &RequestHead, info: &mut StreamInfo) {
+        let runtime = self.hcm.worker.runtime();
+        let table = self.hcm.routes();
+        self.matched = table.and_then(|table| table.find(request, info, &runtime, self.random));
+        self.route = self.matched.as_ref().map(RouteMatch::info);
+        let Some(matched) = &self.matched else {
+            return;
+        };
+        info.virtual_host = matched.vhost.name.clone();
+        info.virtual_host_metadata = matched.vhost.metadata.clone();
+        if let Some(route) = &matched.route {
+            info.route_name = route.name.clone();
+            info.route_metadata = route.metadata.clone();
+        }
+        // What does not exist is not logged as the cluster.
+        let cluster = matched.cluster.as_ref();
+        if let Some(cluster) = cluster.and_then(|name| self.hcm.worker.cluster(name)) {
+            note_cluster(info, &cluster);
+        }
+    }
+
+    fn is_disabled(&self, name: &str) -> Option<bool> {
+        let decided_by = self
+            .first
+            .as_ref()
+            .map_or(self.matched.as_ref(), |first| (**first).as_ref());
+        Some(decided_by?.filter_override(name)?.disabled)
+    }
+}
+
+impl Routing for StreamRouting {
+    fn route(&self) -> Option<&RouteInfo> {
+        self.route.as_ref()
+    }
+
+    fn refresh(&mut self, request: &RequestHead, info: &mut StreamInfo) {
+        let before = self.matched.take();
+        self.first.get_or_insert_with(|| Box::new(before));
+        info.virtual_host = self.hcm.empty_name();
+        info.route_name = self.hcm.empty_name();
+        info.virtual_host_metadata = None;
+        info.route_metadata = None;
+        info.upstream = UpstreamInfo::default();
+        self.choose(request, info);
+    }
+
+    fn next_filter(&self, from: usize) -> Option<Made> {
+        let cx = CreateContext {
+            services: &*self.hcm.worker,
+        };
+        let slots = self.hcm.filters().iter().enumerate().skip(from);
+        for (index, slot) in slots {
+            if self.is_disabled(&slot.name).unwrap_or(slot.disabled) {
+                continue;
+            }
+            let found = self
+                .matched
+                .as_ref()
+                .and_then(|m| m.filter_override(&slot.name));
+            let config = found.and_then(|o| o.config.as_ref());
+            if let Some(filter) = slot.factory.create(config, &cx) {
+                return Some((index, filter, slot.factory.interest()));
+            }
+        }
+        None
+    }
+}
+
+/// Says which cluster the request goes to.
+pub(super) fn note_cluster(info: &mut StreamInfo, cluster: &WorkerCluster) {
+    let upstream = &mut info.upstream;
+    upstream.cluster = Some(cluster.info.observability_name().clone());
+    upstream.cluster_raw = Some(cluster.info.name().clone());
+    upstream.cluster_metadata = cluster.info.config.metadata.clone();
+}
