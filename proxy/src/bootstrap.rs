@@ -1,6 +1,6 @@
 //! From the command line to a bootstrap that was checked.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use filter_api::{ConfigError, ExtensionRegistry};
@@ -10,22 +10,13 @@ use outrigger_stats::Store;
 use prost::Message;
 use xds_api::bootstrap::{self, File};
 use xds_api::pb::envoy::config::bootstrap::v3 as pb;
-use xds_api::pb::envoy::config::core::v3::{
-    BuildVersion, Locality, Node, node::UserAgentVersionType,
-};
-use xds_api::pb::envoy::r#type::v3::SemanticVersion;
+use xds_api::pb::envoy::config::core::v3::{Locality, Node};
 
 use crate::access_log;
 use crate::runtime::{self, Runtime};
 use crate::server::options::Options;
 use crate::snapshot::{self, KnownClusters};
-
-/// The release of Envoy whose API and behaviour this proxy has.
-pub const ENVOY_VERSION: SemanticVersion = SemanticVersion {
-    major_number: 1,
-    minor_number: 40,
-    patch: 0,
-};
+use crate::version;
 
 /// A bootstrap that was read.
 #[derive(Clone, Debug)]
@@ -49,7 +40,7 @@ pub fn load(
     registry: &dyn ExtensionRegistry,
 ) -> Result<LoadedBootstrap, String> {
     let path = options.config_path.as_deref();
-    let name = path.map_or_else(|| "--config-yaml".to_owned(), |p| p.display().to_string());
+    let name = path.map_or_else(String::new, |p| p.display().to_string());
     read(options, path, registry)
         .map_err(|reason| format!("error initializing configuration '{name}': {reason}"))
 }
@@ -65,7 +56,7 @@ fn read(
     let content = path
         .map(std::fs::read)
         .transpose()
-        .map_err(|e| format!("unable to read file: {e}"))?;
+        .map_err(|e| missing(&options.config_path, &e))?;
     let file_name = path.map(|p| p.display().to_string()).unwrap_or_default();
     let file = content
         .as_deref()
@@ -89,6 +80,15 @@ fn read(
     })
 }
 
+/// Why the file cannot be read: one that is not there in Envoy's words.
+fn missing(path: &Option<PathBuf>, error: &std::io::Error) -> String {
+    let path = path.as_deref().unwrap_or(Path::new("")).display();
+    match error.kind() {
+        std::io::ErrorKind::NotFound => format!("Invalid path: {path}"),
+        _ => format!("unable to read file: {error}"),
+    }
+}
+
 fn context<'a>(registry: &'a dyn ExtensionRegistry, store: &Store) -> ConvertContext<'a> {
     ConvertContext {
         registry,
@@ -109,10 +109,7 @@ fn with_node(bytes: &[u8], options: &Options) -> Vec<u8> {
             ..Locality::default()
         }),
         user_agent_name: "envoy".to_owned(),
-        user_agent_version_type: Some(UserAgentVersionType::UserAgentBuildVersion(BuildVersion {
-            version: Some(ENVOY_VERSION),
-            metadata: None,
-        })),
+        user_agent_version_type: Some(version::of_node()),
         ..Node::default()
     };
     let overlay = pb::Bootstrap {

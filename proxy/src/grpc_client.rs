@@ -83,7 +83,7 @@ impl tower_service::Service<http::Request<Body>> for GrpcClient {
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let (parts, body) = request.into_parts();
         let head = self.head(parts);
-        let cluster = self.worker.cluster(&self.cluster);
+        let cluster = self.worker.cluster_for_call(&self.cluster);
         let name = self.cluster.clone();
         Box::pin(async move {
             let Some(cluster) = cluster else {

@@ -12,4 +12,5 @@ pub mod runtime;
 pub mod server;
 pub mod snapshot;
 pub mod upstream;
+pub mod version;
 pub mod xds;

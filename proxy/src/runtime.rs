@@ -67,8 +67,14 @@ impl Runtime {
             };
             runtime.layers.push((layer.name.clone(), values));
         }
-        runtime.stats.inc(RuntimeStats::override_dir_not_exists);
+        runtime.note_loaded();
         runtime
+    }
+
+    /// Counts that the layers were read; there is no directory of overrides.
+    fn note_loaded(&self) {
+        self.stats.inc(RuntimeStats::load_success);
+        self.stats.inc(RuntimeStats::override_dir_not_exists);
     }
 
     /// The layers in order, with what each holds.
@@ -107,7 +113,7 @@ impl Runtime {
             .gauge_set(RuntimeStats::num_keys, count(values.len()));
         self.stats
             .gauge_set(RuntimeStats::num_layers, count(self.layers.len()));
-        self.stats.inc(RuntimeStats::load_success);
+        self.note_loaded();
         Arc::new(RuntimeSnapshot::new(values))
     }
 }

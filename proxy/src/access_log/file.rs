@@ -279,6 +279,8 @@ pub(super) struct Files {
     options: AccessLogOptions,
     scope: Scope,
     thread: Option<JoinHandle<()>>,
+    /// Shown from the start, before there is a file.
+    _stats: Slab<FileStats>,
 }
 
 impl Files {
@@ -296,6 +298,7 @@ impl Files {
             table,
             wake,
             options,
+            _stats: scope.slab(),
             scope,
             thread: Some(thread),
         })

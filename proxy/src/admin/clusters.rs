@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering::Relaxed;
 
-use hyper::StatusCode;
 use outrigger_config::ir::{CircuitBreakerConfig, HealthStatus, RoutingPriority};
 use outrigger_config::re2::Regex;
 use outrigger_types::Address;
+use outrigger_types::StatusCode;
 use serde_json::{Value, json};
 
 use super::Page;
@@ -19,12 +19,7 @@ use crate::upstream::host::{Health, Host};
 pub fn page(cx: &AdminContext<'_>, query: &Query) -> Page {
     let filter = match query.get("filter").map(Regex::new).transpose() {
         Ok(filter) => filter,
-        Err(reason) => {
-            return Page::error(
-                StatusCode::BAD_REQUEST,
-                format!("Invalid re2 regex: {reason}\n"),
-            );
-        }
+        Err(_) => return Page::error(StatusCode::BAD_REQUEST, "Invalid re2 regex\n"),
     };
     let shown = |cluster: &&ClusterEntry| {
         filter

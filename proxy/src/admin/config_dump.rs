@@ -2,9 +2,14 @@
 
 use std::time::SystemTime;
 
-use hyper::StatusCode;
 use outrigger_config::re2::Regex;
+use outrigger_types::StatusCode;
 use serde_json::{Map, Value, json};
+
+mod endpoints;
+mod mask;
+
+use mask::Mask;
 
 use super::Page;
 use super::pages::AdminContext;
@@ -14,58 +19,101 @@ use crate::snapshot::{ClusterEntry, ListenerEntry, Origin, Received};
 const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
 const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 const ROUTES: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
-const ENDPOINTS: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
 
 /// The page.
 pub fn page(cx: &AdminContext<'_>, query: &Query) -> Page {
-    let names = match query.get("name_regex").map(Regex::new).transpose() {
+    let expression = query.get("name_regex");
+    let names = match expression.map(Regex::new).transpose() {
         Ok(names) => Names(names),
         Err(reason) => {
-            return Page::error(
+            let expression = expression.unwrap_or_default();
+            return refused(
                 StatusCode::BAD_REQUEST,
-                format!("Error while parsing name_regex: {reason}"),
+                format!(
+                    "INVALID_ARGUMENT: Error while parsing name_regex from {expression}: {reason}"
+                ),
             );
         }
     };
     let mut dumps = vec![bootstrap(cx), clusters(cx, &names)];
     if query.has("include_eds") {
-        dumps.push(endpoints(cx, &names));
+        dumps.push(endpoints::dump(cx, &names));
     }
     dumps.push(listeners(cx, &names));
+    dumps.push(dump("ScopedRoutesConfigDump", Vec::new()));
     dumps.push(routes(cx, &names));
-    if let Some(resource) = query.get("resource") {
-        return match resources(&dumps, resource) {
-            Some(list) => Page::json(&json!({ "configs": list })),
-            None => Page::error(
-                StatusCode::NOT_FOUND,
-                format!("{resource} not found in config dump"),
-            ),
-        };
+    dumps.push(dump("SecretsConfigDump", Vec::new()));
+    let mask = query.get("mask").map(Mask::parse);
+    let configs = match query.get("resource") {
+        Some(resource) => resources(&dumps, resource, mask.as_ref()),
+        None => whole(dumps, mask.as_ref()),
+    };
+    match configs {
+        Ok(configs) if configs.is_empty() => Page::json(&json!({})),
+        Ok(configs) => Page::json(&json!({ "configs": configs })),
+        Err(page) => page,
     }
-    // A kind of which there is nothing is left out.
-    dumps.retain(|d| d.as_object().is_some_and(|o| o.len() > 1));
-    Page::json(&json!({ "configs": dumps }))
 }
 
-/// The elements of one repeated field of the dumps.
-fn resources(dumps: &[Value], field: &str) -> Option<Vec<Value>> {
-    let found = dumps.iter().find_map(|d| d.get(field));
-    let known = [
-        "static_clusters",
-        "dynamic_active_clusters",
-        "dynamic_warming_clusters",
-        "static_listeners",
-        "dynamic_listeners",
-        "static_route_configs",
-        "dynamic_route_configs",
-        "static_endpoint_configs",
-        "dynamic_endpoint_configs",
-    ];
-    match found {
-        Some(Value::Array(list)) => Some(list.clone()),
-        Some(_) => None,
-        None => known.contains(&field).then(Vec::new),
+fn refused(status: StatusCode, body: String) -> Page {
+    Page {
+        status,
+        content_type: "text/plain",
+        body,
     }
+}
+
+/// All dumps, or what a mask leaves of those that it fits.
+fn whole(dumps: Vec<Value>, mask: Option<&Mask>) -> Result<Vec<Value>, Page> {
+    let Some(mask) = mask else { return Ok(dumps) };
+    let cut = dumps.iter().filter_map(|dump| mask.cut_dump(dump));
+    let cut: Vec<Value> = cut.collect();
+    if cut.is_empty() {
+        return Err(refused(
+            StatusCode::BAD_REQUEST,
+            format!("FieldMask {mask} could not be successfully applied to any configs."),
+        ));
+    }
+    Ok(cut)
+}
+
+/// The elements of one repeated field of the dumps, each with its type.
+fn resources(dumps: &[Value], field: &str, mask: Option<&Mask>) -> Result<Vec<Value>, Page> {
+    let Some((kind, element)) = mask::element_of(field) else {
+        return Err(if mask::is_single(field) {
+            let reason = format!(
+                "{field} is not a repeated field. Use ?mask={field} to get only this field"
+            );
+            refused(StatusCode::BAD_REQUEST, reason)
+        } else {
+            refused(
+                StatusCode::NOT_FOUND,
+                format!("{field} not found in config dump"),
+            )
+        });
+    };
+    let list = dumps.iter().find_map(|d| d.get(field)?.as_array());
+    let unusable = |mask: &Mask| {
+        refused(
+            StatusCode::BAD_REQUEST,
+            format!("FieldMask {mask} could not be successfully used."),
+        )
+    };
+    list.into_iter()
+        .flatten()
+        .map(|value| {
+            let value = match mask {
+                Some(mask) => mask
+                    .cut_element(element, value)
+                    .ok_or_else(|| unusable(mask))?,
+                None => value.clone(),
+            };
+            Ok(with_type(
+                &format!("type.googleapis.com/envoy.admin.v3.{kind}.{element}"),
+                value,
+            ))
+        })
+        .collect()
 }
 
 struct Names(Option<Regex>);
@@ -101,10 +149,14 @@ fn dump(kind: &str, fields: Vec<(&str, Value)>) -> Value {
 /// A message as JSON with its type. What cannot be shown says why.
 fn message(type_url: &str, bytes: &[u8]) -> Value {
     let name = type_url.rsplit('/').next().unwrap_or(type_url);
-    let mut value = match xds_api::json::to_json(name, bytes) {
-        Ok(value) => value,
-        Err(error) => json!({ "error": error.to_string() }),
-    };
+    match xds_api::json::to_json(name, bytes) {
+        Ok(value) => with_type(type_url, value),
+        Err(error) => json!({ "@type": type_url, "error": error.to_string() }),
+    }
+}
+
+/// An object with its type in front.
+fn with_type(type_url: &str, mut value: Value) -> Value {
     if let Some(object) = value.as_object_mut() {
         let fields = std::mem::take(object);
         object.insert("@type".to_owned(), type_url.into());
@@ -204,22 +256,34 @@ fn routes(cx: &AdminContext<'_>, names: &Names) -> Value {
     let dynamic: Vec<Value> = shown
         .map(|(_, r)| entry("route_config", ROUTES, &r.received))
         .collect();
+    let fixed = cx
+        .snapshot
+        .listeners()
+        .flat_map(|listener| inline_routes(&listener.received, names));
+    let fixed: Vec<Value> = fixed.collect();
     dump(
         "RoutesConfigDump",
-        vec![("dynamic_route_configs", dynamic.into())],
+        vec![
+            ("static_route_configs", fixed.into()),
+            ("dynamic_route_configs", dynamic.into()),
+        ],
     )
 }
 
-fn endpoints(cx: &AdminContext<'_>, names: &Names) -> Value {
-    let shown = cx
-        .snapshot
-        .assignments()
-        .filter(|(name, _)| names.show(name));
-    let dynamic: Vec<Value> = shown
-        .map(|(_, a)| entry("endpoint_config", ENDPOINTS, &a.received))
-        .collect();
-    dump(
-        "EndpointsConfigDump",
-        vec![("dynamic_endpoint_configs", dynamic.into())],
-    )
+/// The routes that stand in a listener.
+fn inline_routes(listener: &Received, names: &Names) -> Vec<Value> {
+    let message = message(LISTENER, &listener.bytes);
+    let chains = message["filter_chains"].as_array().into_iter().flatten();
+    let all = chains.chain(message.get("default_filter_chain"));
+    let filters = all.flat_map(|chain| chain["filters"].as_array().into_iter().flatten());
+    let routes = filters.filter_map(|filter| filter["typed_config"].get("route_config"));
+    routes
+        .filter(|routes| names.show(routes["name"].as_str().unwrap_or_default()))
+        .map(|routes| {
+            json!({
+                "route_config": with_type(ROUTES, routes.clone()),
+                "last_updated": timestamp(listener.at),
+            })
+        })
+        .collect()
 }

@@ -1,36 +1,28 @@
 //! The admin endpoint: Envoy's pages on the bootstrap's admin address.
 //!
-//! Connections are served by hyper on the main thread's runtime. A request is
-//! handed as a [`Call`] to the main loop, which owns everything that pages show
-//! and answers between two of its other duties: no lock, no torn view.
+//! The endpoint is a listener of the main thread, with an HTTP connection manager
+//! whose only filter hands each request as a [`Call`] to the main loop
+//! ([`endpoint`]). The loop owns everything that pages show and answers between two
+//! of its other duties: no lock, no torn view.
 
 mod clusters;
 mod config_dump;
+pub mod endpoint;
+mod logging;
+mod memory;
 mod pages;
+mod profiling;
 mod query;
+mod runtime;
 mod server_info;
 
-use std::convert::Infallible;
-use std::time::Duration;
-
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, SERVER};
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use outrigger_types::Address;
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{mpsc, oneshot};
+use outrigger_types::{Method, StatusCode};
+use tokio::sync::oneshot;
 
-pub use pages::{AdminContext, ServerState, answer};
-pub use server_info::resident_bytes;
-
-/// Calls that may wait for the main loop.
-const WAITING_CALLS: usize = 64;
-/// Time a client has for the head of a request.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+pub use memory::MemoryUse;
+pub use pages::{AdminContext, Lookups, ServerState, answer};
+pub use server_info::{State, state as server_state};
 
 /// A request for a page.
 #[derive(Debug)]
@@ -41,6 +33,8 @@ pub struct Call {
     pub path: String,
     /// What follows `?`.
     pub query: String,
+    /// The fields of a form that was sent as body, as a query is written.
+    pub form: Option<Bytes>,
     /// Where the page goes.
     pub reply: oneshot::Sender<Page>,
 }
@@ -98,109 +92,4 @@ fn pretty(value: &serde_json::Value) -> String {
     debug_assert!(written.is_ok());
     out.push(b'\n');
     String::from_utf8_lossy(&out).into_owned()
-}
-
-/// The bound admin socket.
-pub enum AdminListener {
-    /// TCP.
-    Tcp(TcpListener),
-    /// A Unix domain socket.
-    Unix(UnixListener),
-}
-
-impl AdminListener {
-    /// Binds the admin address.
-    ///
-    /// # Errors
-    /// The system's, with the address.
-    pub async fn bind(address: &Address) -> Result<Self, String> {
-        let bound = match address {
-            Address::Ip(addr) => TcpListener::bind(addr).await.map(Self::Tcp),
-            Address::Pipe(path) => UnixListener::bind(&**path).map(Self::Unix),
-            Address::Internal(..) => return Err("the admin address cannot be internal".to_owned()),
-        };
-        bound.map_err(|e| format!("cannot bind the admin address '{address}': {e}"))
-    }
-
-    /// The address as bound.
-    pub fn address(&self) -> String {
-        match self {
-            Self::Tcp(tcp) => tcp.local_addr().map(|a| a.to_string()).unwrap_or_default(),
-            Self::Unix(unix) => {
-                let addr = unix.local_addr().ok();
-                addr.and_then(|a| a.as_pathname().map(|p| p.display().to_string()))
-                    .unwrap_or_default()
-            }
-        }
-    }
-}
-
-/// Serves the endpoint; calls come out of the receiver.
-pub fn serve(listener: AdminListener) -> mpsc::Receiver<Call> {
-    let (calls, receiver) = mpsc::channel(WAITING_CALLS);
-    tokio::spawn(async move {
-        loop {
-            let accepted = match &listener {
-                AdminListener::Tcp(tcp) => tcp.accept().await.map(|(s, _)| {
-                    tokio::spawn(connection(TokioIo::new(s), calls.clone()));
-                }),
-                AdminListener::Unix(unix) => unix.accept().await.map(|(s, _)| {
-                    tokio::spawn(connection(TokioIo::new(s), calls.clone()));
-                }),
-            };
-            if let Err(error) = accepted {
-                tracing::warn!(target: "admin", %error, "accept failed");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    });
-    receiver
-}
-
-async fn connection<S>(io: TokioIo<S>, calls: mpsc::Sender<Call>)
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-{
-    let service = service_fn(move |request| respond(request, calls.clone()));
-    let served = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(io, service)
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(target: "admin", %error, "an admin connection ended");
-    }
-}
-
-async fn respond(
-    request: Request<Incoming>,
-    calls: mpsc::Sender<Call>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
-    let (reply, page) = oneshot::channel();
-    let call = Call {
-        method: request.method().clone(),
-        path: request.uri().path().to_owned(),
-        query: request.uri().query().unwrap_or_default().to_owned(),
-        reply,
-    };
-    let page = match calls.send(call).await {
-        Ok(()) => page.await.ok(),
-        Err(_) => None,
-    };
-    let page =
-        page.unwrap_or_else(|| Page::error(StatusCode::SERVICE_UNAVAILABLE, "shutting down"));
-    let mut response = Response::new(Full::new(Bytes::from(page.body)));
-    *response.status_mut() = page.status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(page.content_type));
-    headers.insert(
-        CACHE_CONTROL,
-        HeaderValue::from_static("no-cache, max-age=0"),
-    );
-    headers.insert(
-        "x-content-type-options",
-        HeaderValue::from_static("nosniff"),
-    );
-    headers.insert(SERVER, HeaderValue::from_static("envoy"));
-    Ok(response)
 }

@@ -3,26 +3,27 @@
 use std::fmt::Write as _;
 use std::time::Instant;
 
-use hyper::{Method, StatusCode};
 use outrigger_stats::{PrometheusQuery, QueryError, Rendered, StatsQuery, Store};
-use serde_json::{Map, Value, json};
+use outrigger_types::{Method, StatusCode};
+use serde_json::{Value, json};
 
+use super::memory::MemoryUse;
 use super::query::Query;
-use super::{Call, Page, clusters, config_dump, server_info};
+use super::{Call, Page, clusters, config_dump, logging, profiling, runtime, server_info};
 use crate::access_log::AccessLogManager;
 use crate::bootstrap::LoadedBootstrap;
 use crate::runtime::Runtime;
-use crate::server::logging;
 use crate::server::options::Options;
 use crate::snapshot::Snapshot;
+use crate::xds::InitState;
 
 /// Where the process is in its life.
 #[derive(Debug)]
 pub struct ServerState {
     /// When it started.
     pub started: Instant,
-    /// Everything that it was started with serves.
-    pub initialized: bool,
+    /// How far the start has come.
+    pub init: InitState,
     /// `/healthcheck/fail` was called.
     pub health_failed: bool,
     /// Listeners drain.
@@ -32,6 +33,33 @@ pub struct ServerState {
     /// Listeners are to be stopped once the drain time has passed: those of
     /// inbound traffic alone, or all.
     pub stop_after_drain: Option<bool>,
+    /// Whether look-ups of stats by name are listed.
+    pub lookups: Lookups,
+}
+
+impl ServerState {
+    /// A process that starts now.
+    pub fn starting() -> Self {
+        Self {
+            started: Instant::now(),
+            init: InitState::Primary,
+            health_failed: false,
+            draining: false,
+            quit: false,
+            stop_after_drain: None,
+            lookups: Lookups::Off,
+        }
+    }
+}
+
+/// `/stats/recentlookups`: whether look-ups are listed. Stats are not looked up by
+/// name while there is traffic, so that none ever are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookups {
+    /// They are.
+    On,
+    /// They are not.
+    Off,
 }
 
 /// What pages show and change.
@@ -52,158 +80,287 @@ pub struct AdminContext<'a> {
     pub state: &'a mut ServerState,
 }
 
-type Handler = fn(&mut AdminContext<'_>, &Query, &str) -> Page;
+/// What a page is asked: its parameters, as they came and taken apart, and those of
+/// a form.
+struct Asked<'a> {
+    raw: &'a str,
+    query: Query,
+    form: Query,
+}
 
-/// A page: its path, whether it changes anything, what it is for, and what
-/// answers.
-struct Entry(&'static str, bool, &'static str, Handler);
+type Handler = fn(&mut AdminContext<'_>, &Asked<'_>) -> Page;
 
+/// A page.
+struct Entry {
+    path: &'static str,
+    /// Whether it changes anything, and asks for POST.
+    mutates: bool,
+    purpose: &'static str,
+    /// Its parameters: name and meaning.
+    parameters: &'static [(&'static str, &'static str)],
+    answer: Handler,
+}
+
+/// A page to look at.
+const fn get(path: &'static str, purpose: &'static str, answer: Handler) -> Entry {
+    Entry {
+        path,
+        mutates: false,
+        purpose,
+        parameters: &[],
+        answer,
+    }
+}
+
+/// A page that changes something.
+const fn post(path: &'static str, purpose: &'static str, answer: Handler) -> Entry {
+    Entry {
+        mutates: true,
+        ..get(path, purpose, answer)
+    }
+}
+
+impl Entry {
+    const fn with(self, parameters: &'static [(&'static str, &'static str)]) -> Self {
+        Self { parameters, ..self }
+    }
+}
+
+const FILTER: (&str, &str) = ("filter", "regex (RE2) that names must hold");
+const INVERT: (&str, &str) = ("invert_filter", "show what the filter leaves out");
+const USED: (&str, &str) = ("usedonly", "only stats that were ever written");
+const ENABLE: &[(&str, &str)] = &[("enable", "y to start, n to end")];
+
+/// All pages, in the order of `/help`.
 const PAGES: &[Entry] = &[
-    Entry("/", false, "Admin home page", home),
-    Entry("/certs", false, "print certs on machine", |_, _, _| {
+    get("/", "this list with links", |_, _| home()),
+    post(
+        "/allocprofiler",
+        "allocation profiler (not built in)",
+        |_, asked| profiling::profiler(&asked.query, "allocation profiler"),
+    )
+    .with(ENABLE),
+    get("/certs", "certificates in use", |_, _| {
         Page::json(&json!({ "certificates": [] }))
     }),
-    Entry("/clusters", false, "upstream cluster status", |cx, q, _| {
-        clusters::page(cx, q)
+    get(
+        "/clusters",
+        "state of upstream clusters and hosts",
+        |cx, asked| clusters::page(cx, &asked.query),
+    )
+    .with(&[FILTER, ("format", "text or json")]),
+    get(
+        "/config_dump",
+        "configuration as it was received",
+        |cx, asked| config_dump::page(cx, &asked.query),
+    )
+    .with(&[
+        ("resource", "one repeated field of the dump"),
+        (
+            "mask",
+            "field mask on the dump, or on every element of the resource",
+        ),
+        ("name_regex", "regex that names of resources must match"),
+        ("include_eds", "endpoints too"),
+    ]),
+    get("/contention", "contention of locks", |_, _| {
+        Page::text(
+            "Mutex contention tracing is not enabled. To enable, run Envoy with flag --enable-mutex-tracing.",
+        )
     }),
-    Entry("/config_dump", false, "dump current configs", |cx, q, _| {
-        config_dump::page(cx, q)
+    post("/cpuprofiler", "CPU profiler (not built in)", |_, asked| {
+        profiling::profiler(&asked.query, "profiler")
+    })
+    .with(ENABLE),
+    post("/drain_listeners", "drain listeners", |cx, asked| {
+        drain_listeners(cx, &asked.query)
+    })
+    .with(&[
+        ("graceful", "stop them only after the drain time"),
+        ("skip_exit", "never stop them"),
+        ("inboundonly", "only those of inbound traffic"),
+    ]),
+    post("/healthcheck/fail", "be DRAINING from now on", |cx, _| {
+        cx.state.health_failed = true;
+        Page::text("OK\n")
     }),
-    Entry(
-        "/contention",
-        false,
-        "dump current mutex contention stats (if enabled)",
-        |_, _, _| {
-            Page::error(
-                StatusCode::OK,
-                "Mutex contention tracing is not enabled. To enable, run Envoy with flag --enable-mutex-tracing.",
-            )
-        },
-    ),
-    Entry("/drain_listeners", true, "drain listeners", drain_listeners),
-    Entry(
-        "/healthcheck/fail",
-        true,
-        "cause the server to fail health checks",
-        |cx, _, _| {
-            cx.state.health_failed = true;
-            Page::text("OK\n")
-        },
-    ),
-    Entry(
-        "/healthcheck/ok",
-        true,
-        "cause the server to pass health checks",
-        |cx, _, _| {
-            cx.state.health_failed = false;
-            Page::text("OK\n")
-        },
-    ),
-    Entry(
-        "/help",
-        false,
-        "print out list of admin commands",
-        |_, _, _| Page::text(help()),
-    ),
-    Entry(
+    post("/healthcheck/ok", "be LIVE again", |cx, _| {
+        cx.state.health_failed = false;
+        Page::text("OK\n")
+    }),
+    get("/heap_dump", "heap (not built in)", |_, _| {
+        profiling::not_supported("heap dump")
+    }),
+    post("/heapprofiler", "heap profiler (not built in)", |_, _| {
+        profiling::not_supported("heap profiler")
+    })
+    .with(ENABLE),
+    get("/help", "this list", |_, _| Page::text(help())),
+    get(
         "/hot_restart_version",
-        false,
-        "print the hot restart compatibility version",
-        |_, _, _| Page::text("disabled"),
+        "version of the hot restart protocol",
+        |_, _| Page::text("disabled"),
     ),
-    Entry(
-        "/init_dump",
-        false,
-        "dump what is not initialised yet",
-        init_dump,
+    get("/init_dump", "what the start waits for", |cx, asked| {
+        init_dump(cx, &asked.query)
+    })
+    .with(&[("mask", "field mask: listener")]),
+    get("/listeners", "addresses of listeners", |cx, asked| {
+        listeners(cx, &asked.query)
+    })
+    .with(&[("format", "text or json")]),
+    post("/logging", "show or change log levels", |_, asked| {
+        logging::page(&asked.query)
+    })
+    .with(&[
+        ("<component>", "its level"),
+        ("paths", "several: component:level,component:level"),
+        ("level", "that of all"),
+    ]),
+    get("/memory", "memory of the process", |_, _| {
+        Page::json(&MemoryUse::now().page())
+    }),
+    get(
+        "/memory/tcmalloc",
+        "another allocator's figures (not built in)",
+        |_, _| profiling::not_supported("tcmalloc"),
     ),
-    Entry("/listeners", false, "print listener info", listeners),
-    Entry("/logging", true, "query/change logging levels", log_levels),
-    Entry(
-        "/memory",
-        false,
-        "print current allocation/heap usage",
-        |_, _, _| Page::json(&server_info::memory()),
-    ),
-    Entry(
+    get(
         "/metrics",
-        false,
-        "print this proxy's own families as OpenMetrics",
-        |cx, _, _| rendered(Ok(cx.store.open_metrics())),
+        "this proxy's own families as OpenMetrics",
+        |cx, _| rendered(Ok(cx.store.open_metrics())),
     ),
-    Entry("/quitquitquit", true, "exit the server", |cx, _, _| {
+    get(
+        "/peak_heap_dump",
+        "heap at its peak (not built in)",
+        |_, _| profiling::not_supported("peak heap dump"),
+    ),
+    post("/quitquitquit", "end the process", |cx, _| {
         cx.state.quit = true;
         Page::text("OK\n")
     }),
-    Entry(
-        "/ready",
-        false,
-        "print server state, return 200 if LIVE, otherwise return 503",
-        ready,
-    ),
-    Entry("/reopen_logs", true, "reopen access logs", |cx, _, _| {
+    get("/ready", "state; 200 if LIVE, else 503", |cx, _| ready(cx)),
+    post("/reopen_logs", "open log files anew", |cx, _| {
         cx.access_logs.reopen_all();
         Page::text("OK\n")
     }),
-    Entry(
-        "/reset_counters",
-        true,
-        "reset all counters to zero",
-        |cx, _, _| {
-            cx.store.reset_counters();
+    post("/reset_counters", "set all counters to zero", |cx, _| {
+        cx.store.reset_counters();
+        Page::text("OK\n")
+    }),
+    get("/runtime", "values of the runtime by layer", |cx, _| {
+        runtime::page(cx)
+    }),
+    post(
+        "/runtime_modify",
+        "set values of the admin layer",
+        |cx, asked| {
+            let from_query = !asked.query.pairs().is_empty();
+            runtime::modify(
+                cx,
+                if from_query {
+                    &asked.query
+                } else {
+                    &asked.form
+                },
+            )
+        },
+    )
+    .with(&[("<key>", "its value; empty to remove it")]),
+    get(
+        "/server_info",
+        "version, state, command line and node",
+        |cx, _| Page::json(&server_info::page(cx)),
+    ),
+    get("/stats", "stats", |cx, asked| {
+        rendered(StatsQuery::parse(asked.raw).map(|q| cx.store.render(&q)))
+    })
+    .with(&[
+        USED,
+        FILTER,
+        INVERT,
+        ("format", "html, active-html, text, json or prometheus"),
+        ("type", "All, Counters, Histograms, Gauges or TextReadouts"),
+        (
+            "histogram_buckets",
+            "cumulative, disjoint, detailed or summary",
+        ),
+    ]),
+    get("/stats/prometheus", "stats for Prometheus", |cx, asked| {
+        rendered(PrometheusQuery::parse(asked.raw).map(|q| cx.store.render_prometheus(&q)))
+    })
+    .with(&[
+        USED,
+        ("text_readouts", "text readouts as gauges too"),
+        FILTER,
+        INVERT,
+        ("histogram_buckets", "cumulative or summary"),
+    ]),
+    get(
+        "/stats/recentlookups",
+        "stats looked up by name",
+        |cx, _| {
+            Page::text(match cx.state.lookups {
+                Lookups::On => "   Count Lookup\n\ntotal: 0\n",
+                Lookups::Off => {
+                    "Lookup tracking is not enabled. Use /stats/recentlookups/enable to enable.\n\ntotal: 0\n"
+                }
+            })
+        },
+    ),
+    post("/stats/recentlookups/clear", "forget look-ups", |_, _| {
+        Page::text("OK\n")
+    }),
+    post(
+        "/stats/recentlookups/disable",
+        "list look-ups no more",
+        |cx, _| {
+            cx.state.lookups = Lookups::Off;
             Page::text("OK\n")
         },
     ),
-    Entry("/runtime", false, "print runtime values", runtime),
-    Entry(
-        "/runtime_modify",
-        true,
-        "add or modify runtime values: ?key1=value1&key2=value2",
-        runtime_modify,
-    ),
-    Entry(
-        "/server_info",
-        false,
-        "print server version/status information",
-        |cx, _, _| Page::json(&server_info::page(cx)),
-    ),
-    Entry("/stats", false, "print server stats", |cx, _, raw| {
-        rendered(StatsQuery::parse(raw).map(|q| cx.store.render(&q)))
+    post("/stats/recentlookups/enable", "list look-ups", |cx, _| {
+        cx.state.lookups = Lookups::On;
+        Page::text("OK\n")
     }),
-    Entry(
-        "/stats/prometheus",
-        false,
-        "print server stats in prometheus format",
-        |cx, _, raw| rendered(PrometheusQuery::parse(raw).map(|q| cx.store.render_prometheus(&q))),
-    ),
 ];
 
 /// Answers a call.
 pub fn answer(cx: &mut AdminContext<'_>, call: Call) {
-    let page = page(cx, &call.method, &call.path, &call.query);
+    let form = call.form.unwrap_or_default();
+    let asked = Asked {
+        raw: &call.query,
+        query: Query::parse(&call.query),
+        form: Query::parse(&String::from_utf8_lossy(&form)),
+    };
+    let page = page(cx, &call.method, &call.path, &asked);
     // A client that is gone does not need it.
     let _ = call.reply.send(page);
 }
 
-fn page(cx: &mut AdminContext<'_>, method: &Method, path: &str, raw_query: &str) -> Page {
-    let Some(Entry(_, mutates, _, handler)) = PAGES.iter().find(|p| p.0 == path) else {
+fn page(cx: &mut AdminContext<'_>, method: &Method, path: &str, asked: &Asked<'_>) -> Page {
+    let path = if path.is_empty() { "/" } else { path };
+    let Some(entry) = PAGES.iter().find(|p| p.path == path) else {
         return Page::error(StatusCode::NOT_FOUND, format!("invalid path. {}", help()));
     };
-    if *mutates && method != Method::POST {
+    if entry.mutates && method != Method::POST {
         return Page::error(
             StatusCode::METHOD_NOT_ALLOWED,
             format!("Method {method} not allowed, POST required."),
         );
     }
-    handler(cx, &Query::parse(raw_query), raw_query)
+    (entry.answer)(cx, asked)
 }
 
 fn help() -> String {
     let mut text = String::from("admin commands are:\n");
-    for Entry(path, mutates, purpose, _) in PAGES {
-        let post = if *mutates { " (POST)" } else { "" };
+    for entry in PAGES {
+        let post = if entry.mutates { " (POST)" } else { "" };
         // Writing to a string does not fail.
-        let _ = writeln!(text, "  {path}{post}: {purpose}");
+        let _ = writeln!(text, "  {}{post}: {}", entry.path, entry.purpose);
+        for (name, meaning) in entry.parameters {
+            let _ = writeln!(text, "      {name}: {meaning}");
+        }
     }
     text
 }
@@ -219,11 +376,11 @@ fn rendered(outcome: Result<Rendered, QueryError>) -> Page {
     }
 }
 
-fn home(_: &mut AdminContext<'_>, _: &Query, _: &str) -> Page {
+fn home() -> Page {
     let mut rows = String::new();
-    for Entry(path, mutates, purpose, _) in PAGES {
-        let name = path.trim_start_matches('/');
-        let _ = if *mutates {
+    for entry in PAGES {
+        let (name, purpose) = (entry.path.trim_start_matches('/'), entry.purpose);
+        let _ = if entry.mutates {
             writeln!(
                 rows,
                 "<tr><td><form action='{name}' method='post'><button>{name}</button></form></td><td>{purpose}</td></tr>"
@@ -245,24 +402,21 @@ fn home(_: &mut AdminContext<'_>, _: &Query, _: &str) -> Page {
     }
 }
 
-fn ready(cx: &mut AdminContext<'_>, _: &Query, _: &str) -> Page {
+fn ready(cx: &AdminContext<'_>) -> Page {
     let state = server_info::state(cx.state);
-    let status = if state == "LIVE" {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
+    let status = match state {
+        server_info::State::Live => StatusCode::OK,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
     };
-    Page::error(status, format!("{state}\n"))
+    Page::error(status, format!("{}\n", state.name()))
 }
 
-fn drain_listeners(cx: &mut AdminContext<'_>, query: &Query, _: &str) -> Page {
+/// Without `graceful` listeners stop at once, with it after the drain time, and
+/// with `skip_exit` never.
+fn drain_listeners(cx: &mut AdminContext<'_>, query: &Query) -> Page {
     let inbound_only = query.has("inboundonly");
-    let graceful = query.has("graceful");
     let skip_exit = query.has("skip_exit");
-    if skip_exit && !graceful {
-        return Page::error(StatusCode::BAD_REQUEST, "skip_exit requires graceful\n");
-    }
-    if graceful {
+    if query.has("graceful") || skip_exit {
         cx.snapshot.drain_listeners(inbound_only);
         if !skip_exit && !cx.state.draining {
             cx.state.stop_after_drain = Some(inbound_only);
@@ -275,7 +429,7 @@ fn drain_listeners(cx: &mut AdminContext<'_>, query: &Query, _: &str) -> Page {
     Page::text("OK\n")
 }
 
-fn listeners(cx: &mut AdminContext<'_>, query: &Query, _: &str) -> Page {
+fn listeners(cx: &AdminContext<'_>, query: &Query) -> Page {
     let bound = cx
         .snapshot
         .listeners()
@@ -303,7 +457,11 @@ fn listeners(cx: &mut AdminContext<'_>, query: &Query, _: &str) -> Page {
     Page::text(text)
 }
 
-fn init_dump(cx: &mut AdminContext<'_>, _: &Query, _: &str) -> Page {
+/// Only listeners are shown, which is all that a mask can name.
+fn init_dump(cx: &AdminContext<'_>, query: &Query) -> Page {
+    if query.get("mask").is_some_and(|mask| mask != "listener") {
+        return Page::json(&json!({}));
+    }
     let waiting: Vec<Value> = cx
         .snapshot
         .warming_listeners()
@@ -318,85 +476,4 @@ fn init_dump(cx: &mut AdminContext<'_>, _: &Query, _: &str) -> Page {
         json!({ "unready_targets_dumps": waiting })
     };
     Page::json(&dump)
-}
-
-/// Components whose level can be set.
-const COMPONENTS: &[&str] = &[
-    "admin", "config", "dns", "filter", "http", "main", "pool", "router", "runtime", "upstream",
-    "xds",
-];
-
-fn log_levels(_: &mut AdminContext<'_>, query: &Query, _: &str) -> Page {
-    const USAGE: &str = "usage: /logging?<name>=<level> (change single level)\n\
-        usage: /logging?paths=name1:level1,name2:level2,... (change multiple levels)\n\
-        usage: /logging?level=<level> (change all levels)\nlevels: trace debug info warning error critical off \n";
-    for (name, value) in query.pairs() {
-        let changed = match name.as_str() {
-            "level" => logging::set_level(None, value),
-            "paths" => value
-                .split(',')
-                .filter(|p| !p.is_empty())
-                .try_for_each(|pair| match pair.split_once(':') {
-                    Some((name, level)) if COMPONENTS.contains(&name) => {
-                        logging::set_level(Some(name), level)
-                    }
-                    _ => Err("error: unknown logger name".to_owned()),
-                }),
-            name if COMPONENTS.contains(&name) => logging::set_level(Some(name), value),
-            _ => Err("error: unknown logger name".to_owned()),
-        };
-        if let Err(error) = changed {
-            return Page::error(StatusCode::BAD_REQUEST, format!("{error}\n\n{USAGE}"));
-        }
-    }
-    let mut text = String::from("active loggers:\n");
-    for name in COMPONENTS {
-        let _ = writeln!(text, "  {name}: {}", logging::level(name));
-    }
-    text.push('\n');
-    Page::text(text)
-}
-
-fn runtime(cx: &mut AdminContext<'_>, _: &Query, _: &str) -> Page {
-    let layers = cx.runtime.layers();
-    let mut entries = Map::new();
-    let keys: std::collections::BTreeSet<_> = layers
-        .iter()
-        .flat_map(|(_, values)| values.keys())
-        .collect();
-    for key in keys {
-        let of = |values: &crate::runtime::Values| values.get(key).map_or("", |v| &**v).to_owned();
-        let values: Vec<String> = layers.iter().map(|(_, v)| of(v)).collect();
-        let last = values
-            .iter()
-            .rev()
-            .find(|v| !v.is_empty())
-            .cloned()
-            .unwrap_or_default();
-        entries.insert(
-            key.to_string(),
-            json!({ "final_value": last, "layer_values": values }),
-        );
-    }
-    let names: Vec<&str> = layers.iter().map(|(name, _)| &**name).collect();
-    Page::json(&json!({ "entries": entries, "layers": names }))
-}
-
-fn runtime_modify(cx: &mut AdminContext<'_>, query: &Query, _: &str) -> Page {
-    if query.pairs().is_empty() {
-        return Page::error(
-            StatusCode::BAD_REQUEST,
-            "usage: /runtime_modify?key1=value1&key2=value2&keyN=valueN\n\
-             or send the parameters as form values\nuse an empty value to remove a previously added override",
-        );
-    }
-    if let Err(error) = cx.runtime.modify(query.pairs()) {
-        return Page::error(StatusCode::SERVICE_UNAVAILABLE, error);
-    }
-    let snapshot = cx.runtime.snapshot();
-    crate::runtime::apply_to_process(&snapshot);
-    cx.access_logs.set_runtime(snapshot.clone());
-    cx.snapshot.set_runtime(snapshot);
-    cx.snapshot.publish();
-    Page::text("OK\n")
 }

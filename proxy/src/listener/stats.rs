@@ -4,7 +4,6 @@ outrigger_stats::stat_set! {
     /// What a listener counts on one worker (`listener.<address>.`).
     pub struct ListenerStats {
         counters {
-            connections_accepted_per_socket_event_total,
             downstream_cx_destroy,
             downstream_cx_overflow,
             downstream_cx_overload_reject,
@@ -14,8 +13,6 @@ outrigger_stats::stat_set! {
             downstream_listener_filter_error,
             downstream_listener_filter_remote_close,
             downstream_pre_cx_timeout,
-            extension_config_missing = "extension_config_missing",
-            network_extension_config_missing = "network_extension_config_missing",
             no_filter_chain_match,
         }
         gauges {
@@ -30,8 +27,19 @@ outrigger_stats::stat_set! {
 }
 
 outrigger_stats::stat_set! {
+    /// What only a listener of traffic counts (`listener.<address>.`): filters that
+    /// a discovery service has not sent, of which there are none.
+    pub struct DiscoveredFilterStats {
+        counters {
+            extension_config_missing,
+            network_extension_config_missing,
+        }
+    }
+}
+
+outrigger_stats::stat_set! {
     /// What one worker's part of a listener counts
-    /// (`listener.<address>.worker_N.`).
+    /// (`listener.<address>.worker_N.`; the admin's is on `main_thread`).
     pub struct WorkerListenerStats {
         counters {
             downstream_cx_total,

@@ -2,9 +2,11 @@
 //! and serves them.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use outrigger_config::ir::{FilterChainConfig, NetworkTerminal};
@@ -17,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::filter_chain_match::Peer;
 use super::sockets::ListenSocket;
-use super::stats::{ListenerStats, WorkerListenerStats};
+use super::stats::{DiscoveredFilterStats, ListenerStats, WorkerListenerStats};
 use super::{ListenerSockets, ListenerSpec};
 use crate::http::conn_manager::{self, Hcm};
 use crate::network::io::Io;
@@ -39,6 +41,8 @@ struct Shared {
     worker_stats: Slab<WorkerListenerStats>,
     state: RwLock<Arc<State>>,
     max_connections: Option<u64>,
+    /// None where the connections are no traffic: those of the admin endpoint.
+    traffic: Option<Slab<DiscoveredFilterStats>>,
     /// Ends the accept loops.
     stop: CancellationToken,
 }
@@ -70,13 +74,16 @@ impl WorkerListener {
         let shared = Arc::new(Shared {
             stats: scope.slab::<ListenerStats>(),
             worker_stats: scope
-                .scope(&format!("worker_{}.", worker.index))
+                .scope(&format!("{}.", worker.name()))
                 .slab::<WorkerListenerStats>(),
             state: RwLock::new(Arc::new(State::new(worker, spec, None))),
             max_connections: worker.max_connections,
+            traffic: (!worker.is_main()).then(|| scope.slab()),
             stop: CancellationToken::new(),
         });
-        match sockets.for_worker(worker.index) {
+        // What the main thread listens to is its own.
+        let slot = if worker.is_main() { 0 } else { worker.index };
+        match sockets.for_worker(slot) {
             Ok(copies) => {
                 for socket in copies {
                     tokio::spawn(accept_loop(shared.clone(), socket));
@@ -213,8 +220,9 @@ async fn accept(shared: Arc<Shared>, socket: ListenSocket) -> io::Result<()> {
     match socket {
         ListenSocket::Tcp(socket) => {
             let listener = TcpListener::from_std(socket)?;
+            let mut batch = Batch::default();
             loop {
-                match listener.accept().await {
+                match batch.next(&shared, |cx| listener.poll_accept(cx)).await {
                     Ok((stream, peer)) => {
                         let local = stream
                             .local_addr()
@@ -239,8 +247,9 @@ async fn accept(shared: Arc<Shared>, socket: ListenSocket) -> io::Result<()> {
                 .map(|p| p.display().to_string());
             let local = Address::Pipe(path.unwrap_or_default().into());
             let listener = UnixListener::from_std(socket)?;
+            let mut batch = Batch::default();
             loop {
-                match listener.accept().await {
+                match batch.next(&shared, |cx| listener.poll_accept(cx)).await {
                     Ok((stream, _)) => {
                         let state = shared.state.read().clone();
                         let peer = Address::Pipe("".into());
@@ -249,6 +258,45 @@ async fn accept(shared: Arc<Shared>, socket: ListenSocket) -> io::Result<()> {
                     Err(error) => accept_failed(&error).await,
                 }
             }
+        }
+    }
+}
+
+/// Connections accepted since the queue was last empty.
+#[derive(Default)]
+struct Batch(u64);
+
+impl Batch {
+    /// The next connection. A worker that has taken as many in a row as the
+    /// listener lets it sees to its other work first.
+    async fn next<T>(
+        &mut self,
+        shared: &Shared,
+        mut accept: impl FnMut(&mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> io::Result<T> {
+        let most = shared.state.read().spec.config.max_connections_per_event;
+        if most.is_some_and(|most| self.0 >= u64::from(most)) {
+            self.end(shared);
+            tokio::task::yield_now().await;
+        }
+        let accepted = poll_fn(|cx| {
+            let polled = accept(cx);
+            if polled.is_pending() {
+                self.end(shared);
+            }
+            polled
+        });
+        let accepted = accepted.await;
+        self.0 += u64::from(accepted.is_ok());
+        accepted
+    }
+
+    fn end(&mut self, shared: &Shared) {
+        if self.0 > 0 {
+            shared
+                .stats
+                .record(ListenerStats::connections_accepted_per_socket_event, self.0);
+            self.0 = 0;
         }
     }
 }
@@ -346,7 +394,7 @@ struct ConnectionGuard {
 
 impl ConnectionGuard {
     fn new(shared: &Arc<Shared>) -> Self {
-        CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+        CONNECTIONS.fetch_add(u64::from(shared.traffic.is_some()), Ordering::Relaxed);
         shared.stats.gauge_inc(ListenerStats::downstream_cx_active);
         shared
             .worker_stats
@@ -360,7 +408,7 @@ impl ConnectionGuard {
 
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        CONNECTIONS.fetch_sub(1, Ordering::Relaxed);
+        CONNECTIONS.fetch_sub(u64::from(self.shared.traffic.is_some()), Ordering::Relaxed);
         let Shared {
             stats,
             worker_stats,

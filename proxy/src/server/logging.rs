@@ -15,23 +15,79 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::{Registry, reload};
 
+use outrigger_config::ir::LogFormatConfig;
+
 use super::options::Options;
 
 /// Envoy's default pattern.
-const DEFAULT_FORMAT: &str = "[%Y-%m-%d %T.%e][%t][%l][%n] [%g:%#] %v";
+pub const DEFAULT_FORMAT: &str = "[%Y-%m-%d %T.%e][%t][%l][%n] [%g:%#] %v";
+
+/// Envoy 1.40's components, in the order in which `/logging` lists them.
+#[rustfmt::skip]
+pub const COMPONENTS: &[&str] = &[
+    "a2a", "admin", "ai_protocol_manager", "alternate_protocols_cache", "aws", "assert",
+    "backtrace", "basic_auth", "cache_filter", "client", "config", "connection", "conn_handler",
+    "compression", "credential_injector", "decompression", "dns", "dubbo", "envoy_bug",
+    "ext_authz", "ext_proc", "rocketmq", "file", "filter", "forward_proxy", "geolocation",
+    "grpc", "happy_eyeballs", "hc", "health_checker", "http", "http2", "hystrix", "init", "io",
+    "jwt", "json_rpc", "kafka", "key_value_store", "lua", "local_rate_limit", "main", "matcher",
+    "mcp", "misc", "mongo", "multi_connection", "notification", "oauth2", "quic", "quic_stream",
+    "pool", "rate_limit_quota", "rbac", "rds", "redis", "router", "runtime", "stats", "secret",
+    "sse", "tap", "testing", "thrift", "tracing", "upstream", "udp", "wasm", "websocket",
+    "golang", "stats_sinks", "dynamic_modules", "ip_tagging",
+];
+
+/// Modules whose events name no component, and the one that they belong to.
+const MODULES: &[(&str, &str)] = &[
+    ("outrigger::access_log", "file"),
+    ("outrigger::admin", "admin"),
+    ("outrigger::http", "http"),
+    ("outrigger::listener", "conn_handler"),
+    ("outrigger::network", "connection"),
+    ("outrigger::router", "router"),
+    ("outrigger::runtime", "runtime"),
+    ("outrigger::server", "main"),
+    ("outrigger::snapshot", "config"),
+    ("outrigger::upstream", "upstream"),
+    ("outrigger::xds", "config"),
+    ("xds_client", "config"),
+];
+
+/// Levels, from the one that logs most, and the filter of each. No event is critical.
+const LEVELS: &[(&str, LevelFilter)] = &[
+    ("trace", LevelFilter::TRACE),
+    ("debug", LevelFilter::DEBUG),
+    ("info", LevelFilter::INFO),
+    ("warning", LevelFilter::WARN),
+    ("error", LevelFilter::ERROR),
+    ("critical", LevelFilter::OFF),
+    ("off", LevelFilter::OFF),
+];
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
 struct Log {
     levels: Mutex<Levels>,
     filter: reload::Handle<Targets, Registry>,
+    format: Mutex<Format>,
+    escaped: bool,
     sink: Sink,
 }
 
+/// Levels by name.
 #[derive(Clone)]
 struct Levels {
-    default: LevelFilter,
-    components: Vec<(String, LevelFilter)>,
+    default: &'static str,
+    components: Vec<(&'static str, &'static str)>,
+}
+
+/// How a line is written.
+#[derive(Clone, Debug)]
+enum Format {
+    /// A pattern.
+    Text(String),
+    /// An object of patterns.
+    Json(Vec<(String, String)>),
 }
 
 /// Where lines go.
@@ -49,37 +105,42 @@ pub fn init(options: &Options) -> Result<(), String> {
         None => Sink::Stderr,
         Some(path) => Sink::File(path.clone(), Mutex::new(open(path)?)),
     };
-    let components = options
-        .component_log_levels
-        .iter()
-        .map(|(name, level)| (name.clone(), filter_of(level)))
-        .collect();
+    let components = options.component_log_levels.iter();
     let levels = Levels {
-        default: filter_of(&options.log_level),
-        components,
+        default: level_named(&options.log_level).unwrap_or("info"),
+        components: components
+            .filter_map(|(name, level)| Some((component_named(name)?, level_named(level)?)))
+            .collect(),
     };
+    let pattern = options.log_format.as_deref().unwrap_or(DEFAULT_FORMAT);
     let (filter, handle) = reload::Layer::new(levels.targets());
-    let lines = Lines {
-        pattern: options
-            .log_format
-            .clone()
-            .unwrap_or_else(|| DEFAULT_FORMAT.to_owned()),
+    let log = Log {
+        levels: Mutex::new(levels),
+        filter: handle,
+        format: Mutex::new(Format::Text(pattern.to_owned())),
         escaped: options.log_format_escaped,
+        sink,
     };
-    if LOG
-        .set(Log {
-            levels: Mutex::new(levels),
-            filter: handle,
-            sink,
-        })
-        .is_err()
-    {
-        return Ok(());
+    // Only the first call gets any further.
+    if LOG.set(log).is_ok() {
+        let subscriber = Registry::default().with(Lines.with_filter(filter));
+        let _ = tracing::subscriber::set_global_default(subscriber);
     }
-    let subscriber = Registry::default().with(lines.with_filter(filter));
-    // Only the first call gets here.
-    let _ = tracing::subscriber::set_global_default(subscriber);
     Ok(())
+}
+
+/// Writes lines as the bootstrap says (`application_log_config`).
+pub fn set_format(config: &LogFormatConfig) {
+    let Some(log) = LOG.get() else { return };
+    *log.format.lock() = match config {
+        LogFormatConfig::Text(pattern) => Format::Text(pattern.to_string()),
+        LogFormatConfig::Json(patterns) => Format::Json(
+            patterns
+                .iter()
+                .map(|(key, pattern)| (key.to_string(), pattern.to_string()))
+                .collect(),
+        ),
+    };
 }
 
 /// Opens the log file anew, after it was moved away.
@@ -98,27 +159,33 @@ pub fn reopen() {
     }
 }
 
+/// Whether there is a level of that name.
+pub fn is_level(name: &str) -> bool {
+    LEVELS.iter().any(|(level, _)| *level == name)
+}
+
 /// Sets the level of a component, or of all.
 ///
 /// # Errors
-/// When the level is none.
-pub fn set_level(component: Option<&str>, level: &str) -> Result<(), String> {
-    let Some(log) = LOG.get() else { return Ok(()) };
-    let filter = match level {
-        "trace" | "debug" | "info" | "warning" | "warn" | "error" | "critical" | "off" => {
-            filter_of(level)
-        }
-        _ => return Err(format!("error: unknown logger level '{level}'")),
+/// When there is no such level, or no such component.
+pub fn set_levels(component: Option<&str>, level: &str) -> Result<(), &'static str> {
+    let level = level_named(level)
+        .filter(|l| *l == level)
+        .ok_or("unknown logger level")?;
+    let component = match component {
+        Some(name) => Some(component_named(name).ok_or("unknown logger name")?),
+        None => None,
     };
+    let Some(log) = LOG.get() else { return Ok(()) };
     let mut levels = log.levels.lock();
     match component {
         None => {
-            levels.default = filter;
+            levels.default = level;
             levels.components.clear();
         }
         Some(name) => {
-            levels.components.retain(|(n, _)| n != name);
-            levels.components.push((name.to_owned(), filter));
+            levels.components.retain(|(n, _)| *n != name);
+            levels.components.push((name, level));
         }
     }
     // The subscriber lives as long as the process.
@@ -128,21 +195,18 @@ pub fn set_level(component: Option<&str>, level: &str) -> Result<(), String> {
 
 /// The level of a component, in Envoy's words.
 pub fn level(component: &str) -> &'static str {
-    let Some(log) = LOG.get() else { return "info" };
-    let levels = log.levels.lock();
-    let own = levels
-        .components
-        .iter()
-        .find(|(n, _)| n == component)
-        .map(|(_, l)| *l);
-    match own.unwrap_or(levels.default) {
-        LevelFilter::TRACE => "trace",
-        LevelFilter::DEBUG => "debug",
-        LevelFilter::INFO => "info",
-        LevelFilter::WARN => "warning",
-        LevelFilter::ERROR => "error",
-        _ => "off",
-    }
+    LOG.get()
+        .map_or("info", |log| log.levels.lock().of(component))
+}
+
+fn component_named(name: &str) -> Option<&'static str> {
+    COMPONENTS.iter().find(|c| **c == name).copied()
+}
+
+/// The level's own name; `warn` is short for `warning`.
+fn level_named(name: &str) -> Option<&'static str> {
+    let name = if name == "warn" { "warning" } else { name };
+    LEVELS.iter().map(|(l, _)| *l).find(|l| *l == name)
 }
 
 fn open(path: &PathBuf) -> Result<File, String> {
@@ -153,61 +217,82 @@ fn open(path: &PathBuf) -> Result<File, String> {
         .map_err(|e| format!("Failed to open log-file '{}': {e}", path.display()))
 }
 
-/// The nearest of ours: critical is an error here.
 fn filter_of(level: &str) -> LevelFilter {
-    match level {
-        "trace" => LevelFilter::TRACE,
-        "debug" => LevelFilter::DEBUG,
-        "warning" | "warn" => LevelFilter::WARN,
-        "error" | "critical" => LevelFilter::ERROR,
-        "off" => LevelFilter::OFF,
-        _ => LevelFilter::INFO,
-    }
+    let found = LEVELS.iter().find(|(name, _)| *name == level);
+    found.map_or(LevelFilter::INFO, |(_, filter)| *filter)
 }
 
 impl Levels {
-    /// Libraries log no more than warnings, whatever is asked of the proxy.
+    fn of(&self, component: &str) -> &'static str {
+        let own = self.components.iter().find(|(name, _)| *name == component);
+        own.map_or(self.default, |(_, level)| *level)
+    }
+
+    /// Every component and its modules. Libraries log no more than warnings,
+    /// whatever is asked of the proxy.
     fn targets(&self) -> Targets {
-        let mut targets = Targets::new().with_default(self.default);
-        for library in [
-            "h2",
-            "hyper",
-            "hickory_resolver",
-            "hickory_proto",
-            "tonic",
-            "tower",
-        ] {
-            targets = targets.with_target(library, self.default.min(LevelFilter::WARN));
-        }
-        for (name, level) in &self.components {
-            targets = targets.with_target(name.clone(), *level);
-        }
-        targets
+        let default = filter_of(self.default);
+        let libraries = ["h2", "hickory_resolver", "hickory_proto", "tonic", "tower"];
+        let libraries = libraries.map(|name| (name, default.min(LevelFilter::WARN)));
+        let components = COMPONENTS.iter().map(|c| (*c, filter_of(self.of(c))));
+        let modules = MODULES.iter().map(|(m, c)| (*m, filter_of(self.of(c))));
+        Targets::new()
+            .with_default(default)
+            .with_targets(libraries)
+            .with_targets(components)
+            .with_targets(modules)
     }
 }
 
-/// Writes events as lines of a pattern.
-struct Lines {
-    pattern: String,
-    escaped: bool,
+/// The component of an event.
+fn component_of(target: &str) -> &str {
+    if COMPONENTS.contains(&target) {
+        return target;
+    }
+    let module = MODULES.iter().find(|(m, _)| target.starts_with(m));
+    module.map_or("misc", |(_, component)| *component)
 }
+
+/// Writes events as lines.
+struct Lines;
 
 impl<S: Subscriber> Layer<S> for Lines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let Some(log) = LOG.get() else { return };
         let mut message = Message::default();
         event.record(&mut message);
-        let text = message.finish();
-        let text = if self.escaped {
-            text.escape_debug().to_string()
-        } else {
-            text
-        };
-        let mut line = render(&self.pattern, event, &text, SystemTime::now());
+        let mut text = message.finish();
+        if log.escaped {
+            text = text.escape_debug().to_string();
+        }
+        let format = log.format.lock().clone();
+        let mut line = format.line(event, &text, SystemTime::now());
         line.push('\n');
-        match LOG.get().map(|log| &log.sink) {
+        match &log.sink {
             // There is nowhere to say that the log cannot be written.
-            Some(Sink::File(_, file)) => drop(file.lock().write_all(line.as_bytes())),
-            _ => drop(std::io::stderr().lock().write_all(line.as_bytes())),
+            Sink::File(_, file) => drop(file.lock().write_all(line.as_bytes())),
+            Sink::Stderr => drop(std::io::stderr().lock().write_all(line.as_bytes())),
+        }
+    }
+}
+
+impl Format {
+    fn line(&self, event: &Event<'_>, text: &str, now: SystemTime) -> String {
+        let escape = |text: &str| {
+            let quoted = serde_json::Value::from(text).to_string();
+            quoted[1..quoted.len() - 1].to_owned()
+        };
+        match self {
+            Self::Text(pattern) => render(pattern, event, text, &escape(text), now),
+            Self::Json(patterns) => {
+                let member = |(key, pattern): &(String, String)| {
+                    // The value is escaped as a whole.
+                    let value = render(pattern, event, text, text, now);
+                    (key.clone(), value.into())
+                };
+                let object: serde_json::Map<_, _> = patterns.iter().map(member).collect();
+                serde_json::Value::Object(object).to_string()
+            }
         }
     }
 }
@@ -239,7 +324,8 @@ impl Visit for Message {
     }
 }
 
-fn render(pattern: &str, event: &Event<'_>, text: &str, now: SystemTime) -> String {
+/// A pattern with its flags replaced; `json` is the text for `%j`.
+fn render(pattern: &str, event: &Event<'_>, text: &str, json: &str, now: SystemTime) -> String {
     let meta = event.metadata();
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let date = Date::of(since);
@@ -276,10 +362,12 @@ fn render(pattern: &str, event: &Event<'_>, text: &str, now: SystemTime) -> Stri
                 "{}",
                 &level_word(*meta.level())[..1].to_ascii_uppercase()
             ),
-            'n' => write!(line, "{}", meta.target()),
+            'n' => write!(line, "{}", component_of(meta.target())),
             'g' | 's' => write!(line, "{}", meta.file().unwrap_or("")),
             '#' => write!(line, "{}", meta.line().unwrap_or(0)),
-            'v' | '_' | 'j' => write!(line, "{text}"),
+            'v' => write!(line, "{text}"),
+            '_' => write!(line, "{}", text.replace('\n', "\\n")),
+            'j' => write!(line, "{json}"),
             '%' => write!(line, "%"),
             other => write!(line, "%{other}"),
         };
@@ -351,6 +439,30 @@ impl Date {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_belongs_to_a_component_of_envoy() {
+        assert_eq!(component_of("upstream"), "upstream");
+        assert_eq!(component_of("outrigger::listener::worker"), "conn_handler");
+        assert_eq!(component_of("some_library"), "misc");
+        for (_, component) in MODULES {
+            assert!(COMPONENTS.contains(component), "{component}");
+        }
+    }
+
+    #[test]
+    fn a_component_has_its_own_level() {
+        let levels = Levels {
+            default: "info",
+            components: vec![("http", "trace"), ("router", "critical")],
+        };
+        let targets = levels.targets();
+        let on = |target, level: Level| targets.would_enable(target, &level);
+        assert!(on("http", Level::TRACE) && on("outrigger::http::stream", Level::TRACE));
+        assert!(!on("http2", Level::DEBUG) && on("http2", Level::INFO));
+        assert!(!on("router", Level::ERROR));
+        assert!(!on("h2::codec", Level::INFO) && on("h2::codec", Level::WARN));
+    }
 
     #[test]
     fn dates_are_those_of_the_calendar() {

@@ -13,13 +13,15 @@ use super::logging;
 use super::options::{Mode, Options};
 use super::signals::{Request, Signals};
 use super::stats::ServerObserver;
+use super::watchdog::{Pulse, Watchdog};
 use super::worker::{Update, Worker};
 use crate::access_log::AccessLogManager;
-use crate::admin::{self, AdminContext, AdminListener, Call, ServerState};
+use crate::admin::endpoint::Endpoint;
+use crate::admin::{self, AdminContext, Call, ServerState};
 use crate::bootstrap::LoadedBootstrap;
 use crate::runtime::Runtime;
 use crate::snapshot::{Origin, Received, Resolved, Resolver, Snapshot};
-use crate::xds::{SourceNotice, Xds};
+use crate::xds::{InitState, SourceNotice, Xds};
 
 /// What the process is started with.
 pub struct Settings {
@@ -43,15 +45,15 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts the threads.
+    /// Starts the threads, one a pulse.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(settings: &Settings) -> io::Result<Self> {
+    pub fn start(settings: &Settings, pulses: Vec<Pulse>) -> io::Result<Self> {
         let mut workers = Self {
             channels: Vec::new(),
         };
-        for index in 0..settings.options.concurrency {
+        for (index, pulse) in pulses.into_iter().enumerate() {
             let (sender, receiver) = mpsc::unbounded_channel();
             let store = settings.store.clone();
             let access_logs = settings.access_logs.clone();
@@ -62,7 +64,10 @@ impl Workers {
                 .build()?;
             let run = move || {
                 let worker = Worker::new(index, store, access_logs, drain_time, limit);
-                runtime.block_on(worker.run(receiver));
+                runtime.block_on(async {
+                    tokio::spawn(pulse.beat());
+                    worker.run(receiver).await;
+                });
                 runtime.shutdown_background();
             };
             std::thread::Builder::new()
@@ -84,7 +89,8 @@ struct Main {
     resolved: mpsc::UnboundedReceiver<Resolved>,
     xds: Xds,
     notices: mpsc::Receiver<SourceNotice>,
-    calls: Option<mpsc::Receiver<Call>>,
+    worker: Arc<Worker>,
+    admin: Option<Endpoint>,
     /// When listeners that drain are to be stopped.
     stop_at: Option<Instant>,
 }
@@ -94,11 +100,10 @@ struct Main {
 /// # Errors
 /// What keeps it from starting.
 pub async fn run(settings: Settings) -> Result<(), String> {
-    let workers =
-        Workers::start(&settings).map_err(|e| format!("cannot start the workers: {e}"))?;
+    let workers = start_threads(&settings).map_err(|e| format!("cannot start the workers: {e}"))?;
     let mut main = Main::new(settings, workers)?;
     main.apply_static()?;
-    main.start_admin().await?;
+    main.start_admin()?;
     main.xds.advance(&mut main.snapshot);
     main.note_progress();
     if main.settings.options.mode != Mode::InitOnly {
@@ -109,6 +114,18 @@ pub async fn run(settings: Settings) -> Result<(), String> {
     }
     main.settings.access_logs.flush();
     Ok(())
+}
+
+/// Starts the workers, and the watchdog over them and this thread.
+fn start_threads(settings: &Settings) -> io::Result<Workers> {
+    let mut watchdog = Watchdog::new(&settings.store);
+    for own in watchdog.watch("main_thread", ["main_thread".to_owned()].into_iter()) {
+        tokio::spawn(own.beat());
+    }
+    let names = (0..settings.options.concurrency).map(|index| format!("worker_{index}"));
+    let workers = Workers::start(settings, watchdog.watch("workers", names))?;
+    watchdog.start()?;
+    Ok(workers)
 }
 
 /// How often a shutdown looks whether there is anything left to wait for.
@@ -124,24 +141,16 @@ impl Main {
             Resolver::new(answers),
             settings.options.reject_unknown_dynamic_fields,
         );
-        let own = Worker::new(
+        let own = Worker::for_main(
             settings.options.concurrency,
             settings.store.clone(),
             settings.access_logs.clone(),
             settings.options.drain_time,
-            None,
         );
         snapshot.serve_main(own.clone());
         snapshot.set_drain_time(settings.options.drain_time);
-        let (xds, notices) = Xds::new(&settings.bootstrap.config, &settings.store, own);
-        let state = ServerState {
-            started: Instant::now(),
-            initialized: false,
-            health_failed: false,
-            draining: false,
-            quit: false,
-            stop_after_drain: None,
-        };
+        let (xds, notices) = Xds::new(&settings.bootstrap.config, &settings.store, own.clone());
+        let state = ServerState::starting();
         let signals = Signals::new().map_err(|e| format!("cannot listen to signals: {e}"))?;
         let observer = ServerObserver::new(
             &settings.store,
@@ -157,7 +166,8 @@ impl Main {
             resolved,
             xds,
             notices,
-            calls: None,
+            worker: own,
+            admin: None,
             stop_at: None,
         })
     }
@@ -186,26 +196,28 @@ impl Main {
         Ok(())
     }
 
-    async fn start_admin(&mut self) -> Result<(), String> {
+    fn start_admin(&mut self) -> Result<(), String> {
         let Some(config) = &self.settings.bootstrap.config.admin else {
             return Ok(());
         };
-        let listener = AdminListener::bind(&config.address).await?;
+        let endpoint = Endpoint::open(config, &self.worker, &*self.settings.registry)?;
         if let Some(path) = &self.settings.options.admin_address_path {
-            std::fs::write(path, listener.address()).map_err(|e| {
+            std::fs::write(path, endpoint.address()).map_err(|e| {
                 format!(
                     "cannot write the admin address to '{}': {e}",
                     path.display()
                 )
             })?;
         }
-        self.calls = Some(admin::serve(listener));
+        tracing::info!(target: "admin", "admin address: {}", endpoint.address());
+        self.admin = Some(endpoint);
         Ok(())
     }
 
     /// Sees to everything until the process is to end.
     async fn serve(&mut self) {
-        let mut flush = tokio::time::interval(self.settings.bootstrap.config.stats_flush_interval);
+        let every = self.settings.bootstrap.config.stats_flush_interval;
+        let mut flush = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
         while !self.state.quit {
             let stop_at = self.stop_at;
             tokio::select! {
@@ -214,7 +226,7 @@ impl Main {
                     self.xds.advance(&mut self.snapshot);
                     self.note_progress();
                 }
-                Some(call) = next_call(&mut self.calls) => self.answer(call),
+                Some(call) = next_call(&mut self.admin) => self.answer(call),
                 Some(notice) = self.notices.recv() => {
                     self.xds.handle(notice, &mut self.snapshot);
                     self.note_progress();
@@ -237,9 +249,9 @@ impl Main {
     }
 
     fn note_progress(&mut self) {
-        self.state.initialized = self.xds.is_initialized();
+        self.state.init = self.xds.state();
         // Envoy's workers accept from then on.
-        if self.state.initialized && !self.snapshot.workers_started() {
+        if self.state.init == InitState::Initialized && !self.snapshot.workers_started() {
             self.snapshot.note_workers_started();
         }
     }
@@ -288,7 +300,7 @@ impl Main {
         while self.snapshot.active_connections() > 0 && Instant::now() < deadline {
             tokio::select! {
                 () = tokio::time::sleep(SHUTDOWN_POLL) => {}
-                Some(call) = next_call(&mut self.calls) => self.answer(call),
+                Some(call) = next_call(&mut self.admin) => self.answer(call),
                 request = self.signals.next() => {
                     if request == Request::Terminate {
                         return;
@@ -299,9 +311,9 @@ impl Main {
     }
 }
 
-async fn next_call(calls: &mut Option<mpsc::Receiver<Call>>) -> Option<Call> {
-    match calls {
-        Some(calls) => calls.recv().await,
+async fn next_call(admin: &mut Option<Endpoint>) -> Option<Call> {
+    match admin {
+        Some(admin) => admin.calls.recv().await,
         None => std::future::pending().await,
     }
 }

@@ -7,4 +7,5 @@ pub mod process;
 pub mod signals;
 pub mod stats;
 mod stats_config;
+pub mod watchdog;
 pub mod worker;

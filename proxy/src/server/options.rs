@@ -10,6 +10,9 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::logging::COMPONENTS;
+use crate::version;
+
 /// How a flag is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -149,6 +152,8 @@ pub struct Options {
     pub reject_unknown_dynamic_fields: bool,
     /// `--stats-tag`
     pub stats_tags: Vec<(String, String)>,
+    /// What was typed, for those who show it.
+    pub typed: LowArgs,
     /// Flags that were given and have no effect.
     pub without_effect: Vec<&'static str>,
 }
@@ -160,6 +165,39 @@ pub enum Command {
     Run(Box<Options>),
     /// To print a text and end.
     Print(String),
+    /// To print a text where errors go, and end without one: Envoy does so with the
+    /// version of hot restart.
+    Report(String),
+}
+
+impl Flag {
+    /// How errors call it.
+    fn spelling(&self) -> String {
+        match self.1 {
+            Some(letter) => format!("-{letter} (--{})", self.0),
+            None => format!("(--{})", self.0),
+        }
+    }
+
+    /// How the usage block shows it.
+    fn brief(&self) -> String {
+        let name = match self.1 {
+            Some(letter) => format!("-{letter}"),
+            None => format!("--{}", self.0),
+        };
+        let repeated = if self.0 == "stats-tag" { " ..." } else { "" };
+        format!("[{name}{}]{repeated}", self.2.value())
+    }
+}
+
+impl Kind {
+    fn value(self) -> &'static str {
+        match self {
+            Self::Switch => "",
+            Self::Text => " <string>",
+            Self::Number => " <uint32_t>",
+        }
+    }
 }
 
 impl LowArgs {
@@ -184,49 +222,76 @@ impl LowArgs {
                     .ok_or(format!("-{letter}")),
                 Arg::Value(value) => Err(value.to_string_lossy().into_owned()),
             };
-            let Flag(name, _, kind, ..) =
+            let flag =
                 found.map_err(|name| parse_error(&name, "Couldn't find match for argument"))?;
+            let Flag(name, _, kind, ..) = flag;
             let text = match kind {
                 Kind::Switch => String::new(),
                 Kind::Text | Kind::Number => {
                     let value = parser.value().map_err(|_| {
-                        parse_error(&format!("(--{name})"), "Missing a value for this argument!")
+                        parse_error(&flag.spelling(), "Missing a value for this argument!")
                     })?;
                     value.to_string_lossy().into_owned()
                 }
             };
             if *kind == Kind::Number && text.parse::<u32>().is_err() {
                 let why = format!("Couldn't read argument value from string '{text}'");
-                return Err(parse_error(&format!("(--{name})"), &why));
+                return Err(parse_error(&flag.spelling(), &why));
             }
             let values = low.values.entry(name).or_default();
             if !values.is_empty() && *name != "stats-tag" {
-                return Err(parse_error(&format!("(--{name})"), "Argument already set!"));
+                return Err(parse_error(&flag.spelling(), "Argument already set!"));
             }
             values.push(text);
         }
         Ok(low)
     }
 
-    fn text(&self, name: &str) -> Option<&String> {
+    /// The value of a flag as it was typed.
+    pub fn text(&self, name: &str) -> Option<&String> {
         self.values.get(name)?.first()
     }
 
-    fn number(&self, name: &str, default: u32) -> u32 {
+    /// The number that a flag was given, or its default.
+    pub fn number(&self, name: &str, default: u32) -> u32 {
         self.text(name)
             .and_then(|n| n.parse().ok())
             .unwrap_or(default)
     }
 
-    fn has(&self, name: &str) -> bool {
+    /// Whether a flag was given.
+    pub fn has(&self, name: &str) -> bool {
         self.values.contains_key(name)
     }
 }
 
 fn parse_error(argument: &str, why: &str) -> String {
     format!(
-        "PARSE ERROR: Argument: {argument}\n             {why}\n\nFor complete USAGE and HELP type:\n   outrigger --help"
+        "PARSE ERROR: Argument: {argument}\n             {why}\n\nBrief USAGE: \n{}\n\n\
+         For complete USAGE and HELP type: \n   outrigger --help\n\n{argument} -- {why}",
+        usage()
     )
+}
+
+/// Every flag once, in lines of at most 75 characters.
+fn usage() -> String {
+    const INDENT: &str = "              ";
+    let flags: Vec<String> = FLAGS.iter().map(Flag::brief).collect();
+    let mut text = String::from("   outrigger ");
+    let mut width = text.len();
+    for word in flags.join(" ").split(' ') {
+        if width + 1 + word.len() > 75 {
+            text.push('\n');
+            text += INDENT;
+            width = INDENT.len();
+        } else {
+            text.push(' ');
+            width += 1;
+        }
+        text += word;
+        width += word.len();
+    }
+    text
 }
 
 /// Reads the command line.
@@ -241,38 +306,22 @@ pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Command, String>
     if low.has("version") {
         return Ok(Command::Print(format!(
             "\noutrigger  version: {}\n",
-            version()
+            version::full()
         )));
     }
     if low.has("hot-restart-version") {
-        return Ok(Command::Print("disabled".to_owned()));
+        return Ok(Command::Report("disabled".to_owned()));
     }
     Options::new(&low).map(|options| Command::Run(Box::new(options)))
 }
 
-/// The version in Envoy's shape: revision, release, tree, build type, TLS.
-pub fn version() -> String {
-    let build = if cfg!(debug_assertions) {
-        "DEBUG"
-    } else {
-        "RELEASE"
-    };
-    format!(
-        "{}/{}/Clean/{build}/rustls",
-        "0".repeat(40),
-        env!("CARGO_PKG_VERSION")
-    )
-}
-
 fn help() -> String {
-    let mut text = String::from("USAGE:\n\n   outrigger -c <bootstrap> [flags]\n\nWhere:\n");
+    let mut text = format!("\nUSAGE: \n\n{}\n\nWhere: \n", usage());
     for Flag(name, letter, kind, effect, purpose) in FLAGS {
-        let value = match kind {
-            Kind::Switch => "",
-            Kind::Text => " <string>",
-            Kind::Number => " <uint32_t>",
-        };
-        let short = letter.map(|l| format!("-{l}{value}, ")).unwrap_or_default();
+        let value = kind.value();
+        let short = letter
+            .map(|l| format!("-{l}{value},  "))
+            .unwrap_or_default();
         let note = if *effect {
             ""
         } else {
@@ -298,6 +347,7 @@ impl Options {
         if !LEVELS.contains(&log_level) {
             return Err(format!("error: invalid log level specified '{log_level}'"));
         }
+        refuse_contradictions(low)?;
         let own = |name| low.text(name).cloned();
         let milliseconds = low.number("file-flush-interval-msec", 10_000);
         Ok(Self {
@@ -305,6 +355,7 @@ impl Options {
             config_yaml: own("config-yaml"),
             mode: choice(
                 low,
+                "mode",
                 "mode",
                 &[
                     ("serve", Mode::Serve),
@@ -322,6 +373,7 @@ impl Options {
             drain_strategy: choice(
                 low,
                 "drain-strategy",
+                "drain-strategy",
                 &[
                     ("gradual", DrainStrategy::Gradual),
                     ("immediate", DrainStrategy::Immediate),
@@ -336,6 +388,7 @@ impl Options {
             ipv6: choice(
                 low,
                 "local-address-ip-version",
+                "IP address version",
                 &[("v4", false), ("v6", true)],
             )?,
             admin_address_path: own("admin-address-path").map(PathBuf::from),
@@ -343,6 +396,7 @@ impl Options {
                 || low.has("allow-unknown-fields"),
             reject_unknown_dynamic_fields: low.has("reject-unknown-dynamic-fields"),
             stats_tags: stats_tags(low)?,
+            typed: low.clone(),
             without_effect: FLAGS
                 .iter()
                 .filter(|f| !f.3 && low.has(f.0))
@@ -352,15 +406,36 @@ impl Options {
     }
 }
 
-/// One of a few words; the first is the default.
-fn choice<T: Copy>(low: &LowArgs, name: &str, words: &[(&str, T)]) -> Result<T, String> {
+fn refuse_contradictions(low: &LowArgs) -> Result<(), String> {
+    if low.has("enable-fine-grain-logging") && low.has("component-log-level") {
+        return Err(
+            "error: --component-log-level will not work with --enable-fine-grain-logging"
+                .to_owned(),
+        );
+    }
+    let epoch = low.number("restart-epoch", 0);
+    if low.has("use-dynamic-base-id") && epoch > 0 {
+        return Err(format!(
+            "error: cannot use --restart-epoch={epoch} with --use-dynamic-base-id"
+        ));
+    }
+    Ok(())
+}
+
+/// One of a few words; the first is the default. `what` is what errors call it.
+fn choice<T: Copy>(
+    low: &LowArgs,
+    name: &str,
+    what: &str,
+    words: &[(&str, T)],
+) -> Result<T, String> {
     let Some(typed) = low.text(name) else {
         return Ok(words[0].1);
     };
     let found = words.iter().find(|(word, _)| word == typed);
     found
         .map(|(_, value)| *value)
-        .ok_or_else(|| format!("error: unknown {name} '{typed}'"))
+        .ok_or_else(|| format!("error: unknown {what} '{typed}'"))
 }
 
 /// At least one worker; 0 counts as one, as in Envoy.
@@ -376,14 +451,20 @@ fn component_levels(list: Option<&String>) -> Result<Vec<(String, String)>, Stri
     let Some(list) = list.filter(|l| !l.is_empty()) else {
         return Ok(Vec::new());
     };
-    let parse = |item: &str| match item.split_once(':') {
-        Some((component, level)) if LEVELS.contains(&level) => {
-            Ok((component.to_owned(), level.to_owned()))
+    let parse = |item: &str| {
+        let (component, level) = item
+            .split_once(':')
+            .filter(|(_, level)| !level.contains(':'))
+            .ok_or_else(|| {
+                format!("error: component log level not correctly specified '{item}'")
+            })?;
+        if !LEVELS.contains(&level) {
+            return Err(format!("error: invalid log level specified '{level}'"));
         }
-        Some((_, level)) => Err(format!("error: invalid log level specified '{level}'")),
-        None => Err(format!(
-            "error: component log level not correctly specified '{item}'"
-        )),
+        if !COMPONENTS.contains(&component) {
+            return Err(format!("error: invalid component specified '{component}'"));
+        }
+        Ok((component.to_owned(), level.to_owned()))
     };
     list.split(',').map(parse).collect()
 }
@@ -391,11 +472,19 @@ fn component_levels(list: Option<&String>) -> Result<Vec<(String, String)>, Stri
 fn stats_tags(low: &LowArgs) -> Result<Vec<(String, String)>, String> {
     let all = low.values.get("stats-tag").map_or(&[][..], Vec::as_slice);
     let parse = |tag: &String| {
-        let pair = tag
+        let (name, value) = tag
             .split_once(':')
-            .filter(|(name, value)| !name.is_empty() && !value.is_empty());
-        pair.map(|(n, v)| (n.to_owned(), v.to_owned()))
-            .ok_or_else(|| format!("error: misformatted stats-tag '{tag}'"))
+            .ok_or_else(|| format!("error: misformatted stats-tag '{tag}'"))?;
+        let named = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric());
+        let valued = !value.is_empty() && !value.contains('.');
+        for (text, valid) in [(name, named), (value, valued)] {
+            if !valid {
+                return Err(format!(
+                    "error: misformatted stats-tag '{tag}' contains invalid char in '{text}'"
+                ));
+            }
+        }
+        Ok((name.to_owned(), value.to_owned()))
     };
     all.iter().map(parse).collect()
 }
@@ -457,7 +546,42 @@ mod tests {
             ("stray", "stray"),
             ("-c a -c b", "already set"),
             ("--mode sing", "unknown mode 'sing'"),
-            ("-l loud", "invalid log level"),
+            ("-l loud", "error: invalid log level specified 'loud'"),
+            (
+                "-c",
+                "Argument: -c (--config-path)\n             Missing a value",
+            ),
+            (
+                "--component-log-level nope:info",
+                "error: invalid component specified 'nope'",
+            ),
+            (
+                "--component-log-level http:loud",
+                "error: invalid log level specified 'loud'",
+            ),
+            (
+                "--component-log-level http:info:x",
+                "not correctly specified 'http:info:x'",
+            ),
+            (
+                "--component-log-level misc:error,",
+                "not correctly specified ''",
+            ),
+            (
+                "--local-address-ip-version v5",
+                "error: unknown IP address version 'v5'",
+            ),
+            ("--stats-tag a", "error: misformatted stats-tag 'a'"),
+            ("--stats-tag a.b:c", "contains invalid char in 'a.b'"),
+            ("--stats-tag a:b.c", "contains invalid char in 'b.c'"),
+            (
+                "--enable-fine-grain-logging --component-log-level http:info",
+                "error: --component-log-level will not work with",
+            ),
+            (
+                "--use-dynamic-base-id --restart-epoch 1",
+                "error: cannot use --restart-epoch=1 with --use-dynamic-base-id",
+            ),
         ] {
             let error = run(line).unwrap_err();
             assert!(error.contains(says), "{line}: {error}");
@@ -465,10 +589,22 @@ mod tests {
     }
 
     #[test]
-    fn prints_its_version_in_envoys_shape() {
-        let Ok(Command::Print(text)) = run("--version") else {
-            panic!("prints")
-        };
-        assert_eq!(text.trim().split('/').count(), 5);
+    fn knows_every_component_of_envoy() {
+        let all: Vec<String> = COMPONENTS.iter().map(|c| format!("{c}:off")).collect();
+        let o = options(&format!("--component-log-level {}", all.join(",")));
+        assert_eq!(o.component_log_levels.len(), COMPONENTS.len());
+    }
+
+    #[test]
+    fn an_error_shows_every_flag_in_lines_that_fit() {
+        let error = run("--bogus").unwrap_err();
+        assert!(error.lines().all(|line| line.len() <= 75), "{error}");
+        let joined: Vec<&str> = error.split_whitespace().collect();
+        assert!(
+            joined
+                .join(" ")
+                .contains("[--stats-tag <string>] ... [--enable-core-dump]")
+        );
+        assert!(error.ends_with("--bogus -- Couldn't find match for argument"));
     }
 }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use outrigger_config::ir::LogFormatConfig;
 use outrigger_filters::Registry;
 use outrigger_stats::Store;
 
@@ -33,8 +34,9 @@ pub fn run(options: Options) -> ExitCode {
 fn validate(options: &Options, registry: &Registry) -> Result<(), String> {
     let loaded = bootstrap::load(options, registry)?;
     let name = file_name(options);
-    let ignored = bootstrap::check_static(&loaded, registry)
-        .map_err(|reason| format!("error initializing configuration '{name}': {reason}"))?;
+    log_format(options, &loaded).map_err(|reason| refused(options, &reason))?;
+    let ignored =
+        bootstrap::check_static(&loaded, registry).map_err(|reason| refused(options, &reason))?;
     println!("configuration '{name}' OK");
     for (path, reason) in ignored {
         println!("ignored {path}: {reason}");
@@ -53,18 +55,34 @@ fn file_name(options: &Options) -> String {
         .unwrap_or_default()
 }
 
+fn refused(options: &Options, reason: &dyn std::fmt::Display) -> String {
+    let name = file_name(options);
+    format!("error initializing configuration '{name}': {reason}")
+}
+
+/// The format of the log that the bootstrap asks for.
+fn log_format<'a>(
+    options: &Options,
+    loaded: &'a LoadedBootstrap,
+) -> Result<Option<&'a LogFormatConfig>, &'static str> {
+    match &loaded.config.log_format {
+        Some(_) if options.log_format.is_some() => Err(
+            "Only one of ApplicationLogConfig.log_format or CLI option --log-format can be specified.",
+        ),
+        format => Ok(format.as_ref()),
+    }
+}
+
 fn serve(options: Options, registry: Arc<Registry>) -> Result<(), String> {
     logging::init(&options)?;
     let loaded = bootstrap::load(&options, &*registry)?;
+    let known = |e: &dyn std::fmt::Display| refused(&options, e);
+    if let Some(format) = log_format(&options, &loaded).map_err(|e| known(&e))? {
+        logging::set_format(format);
+    }
     for flag in &options.without_effect {
         tracing::debug!(target: "main", flag, "the flag has no effect");
     }
-    let known = |e: &dyn std::fmt::Display| {
-        format!(
-            "error initializing configuration '{}': {e}",
-            file_name(&options)
-        )
-    };
     let stats =
         stats_config::of(&loaded.config.stats, &options.stats_tags).map_err(|e| known(&e))?;
     let store = Store::new(stats).map_err(|e| known(&e))?;

@@ -1,13 +1,14 @@
-//! Stats of the process (`server.`), under Envoy's names. Hot restart, watchdogs
-//! and certificates do not exist here: their stats stay at what Envoy shows when
-//! there are none.
+//! Stats of the process (`server.`), under Envoy's names. Hot restart and
+//! certificates do not exist here: their stats stay at what Envoy shows when there
+//! are none.
 
 use std::time::Instant;
 
 use outrigger_stats::{Slab, Store};
 
-use crate::admin::ServerState;
-use crate::admin::resident_bytes;
+use crate::admin::{MemoryUse, ServerState, server_state};
+use crate::version;
+use crate::xds::InitState;
 
 outrigger_stats::stat_set! {
     /// `server.`
@@ -26,7 +27,6 @@ outrigger_stats::stat_set! {
             days_until_first_cert_expiring,
             fips_mode = "compilation_settings.fips_mode",
             hot_restart_epoch,
-            hot_restart_generation,
             live,
             memory_allocated,
             memory_heap_size,
@@ -45,12 +45,26 @@ outrigger_stats::stat_set! {
     }
 }
 
+outrigger_stats::stat_set! {
+    /// The overload manager, at the root of names: nothing ends streams to save memory, and there
+    /// is no monitor that would have to be asked again and again.
+    pub struct OverloadStats {
+        counters {
+            streams_reset = "envoy.overload_actions.reset_high_memory_stream.count",
+        }
+        histograms {
+            refresh_interval_delay = "overload.refresh_interval_delay": ms,
+        }
+    }
+}
+
 /// What `days_until_first_cert_expiring` says without certificates.
 const NO_CERTIFICATE: i64 = u32::MAX as i64;
 
 /// Publishes the stats of the process.
 pub struct ServerObserver {
     stats: Slab<ServerStats>,
+    _overload: Slab<OverloadStats>,
     initialized: bool,
 }
 
@@ -60,10 +74,11 @@ impl ServerObserver {
         let stats: Slab<ServerStats> = store.scope("server.").slab();
         stats.gauge_set(ServerStats::concurrency, signed(concurrency));
         stats.gauge_set(ServerStats::days_until_first_cert_expiring, NO_CERTIFICATE);
-        stats.gauge_set(ServerStats::hot_restart_generation, 1);
         stats.add(ServerStats::static_unknown_fields, unknown_fields as u64);
+        stats.gauge_set(ServerStats::version, version::gauge());
         Self {
             stats,
+            _overload: store.scope("").slab(),
             initialized: false,
         }
     }
@@ -71,21 +86,17 @@ impl ServerObserver {
     /// What changes: state, uptime, memory, connections.
     pub fn observe(&mut self, state: &ServerState, connections: u64) {
         let stats = &self.stats;
-        let (live, number) = match (state.initialized, state.health_failed) {
-            (false, _) => (0, 3),
-            (true, true) => (0, 1),
-            (true, false) => (1, 0),
-        };
+        let live = i64::from(!state.health_failed);
         stats.gauge_set(ServerStats::live, live);
-        stats.gauge_set(ServerStats::state, number);
+        stats.gauge_set(ServerStats::state, server_state(state) as i64);
         let uptime = state.started.elapsed();
         stats.gauge_set(ServerStats::uptime, signed(uptime.as_secs()));
-        let resident = signed(resident_bytes());
-        stats.gauge_set(ServerStats::memory_allocated, resident);
-        stats.gauge_set(ServerStats::memory_heap_size, resident);
-        stats.gauge_set(ServerStats::memory_physical_size, resident);
+        let memory = MemoryUse::now();
+        stats.gauge_set(ServerStats::memory_allocated, signed(memory.allocated));
+        stats.gauge_set(ServerStats::memory_heap_size, signed(memory.heap));
+        stats.gauge_set(ServerStats::memory_physical_size, signed(memory.physical));
         stats.gauge_set(ServerStats::total_connections, signed(connections));
-        if state.initialized && !self.initialized {
+        if state.init == InitState::Initialized && !self.initialized {
             self.initialized = true;
             let took = Instant::now().duration_since(state.started);
             let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
@@ -106,29 +117,22 @@ mod tests {
     fn says_what_state_the_process_is_in() {
         let store = Store::default();
         let mut observer = ServerObserver::new(&store, 2, 1);
-        let mut state = ServerState {
-            started: Instant::now(),
-            initialized: false,
-            health_failed: false,
-            draining: false,
-            quit: false,
-            stop_after_drain: None,
-        };
+        let mut state = ServerState::starting();
         let gauge = |name| store.gauge_value(name);
-        observer.observe(&state, 5);
-        assert_eq!(
-            (gauge("server.live"), gauge("server.state")),
-            (Some(0), Some(3))
-        );
-        state.initialized = true;
-        observer.observe(&state, 5);
-        assert_eq!(
-            (gauge("server.live"), gauge("server.state")),
-            (Some(1), Some(0))
-        );
+        let mut seen = |state: &ServerState| {
+            observer.observe(state, 5);
+            (gauge("server.live"), gauge("server.state"))
+        };
+        assert_eq!(seen(&state), (Some(1), Some(2)));
+        state.init = InitState::Listeners;
+        assert_eq!(seen(&state), (Some(1), Some(3)));
+        state.init = InitState::Initialized;
+        assert_eq!(seen(&state), (Some(1), Some(0)));
+        state.health_failed = true;
+        assert_eq!(seen(&state), (Some(0), Some(1)));
         assert_eq!(gauge("server.concurrency"), Some(2));
         assert_eq!(gauge("server.total_connections"), Some(5));
         assert_eq!(store.counter_value("server.static_unknown_fields"), Some(1));
-        assert!(gauge("server.memory_allocated") > Some(0));
+        assert!(gauge("server.memory_physical_size") > Some(0));
     }
 }

@@ -31,6 +31,40 @@ use crate::upstream::stats::Http2CodecStats;
 /// Most bytes of the answer to a filter's call.
 const CALL_LIMIT: usize = 1 << 20;
 
+/// What stats call the main thread.
+const MAIN_THREAD: &str = "main_thread";
+
+outrigger_stats::stat_set! {
+    /// What calls of the proxy itself count on one thread (`http.async-client.`):
+    /// Envoy's client has a router of its own.
+    pub struct AsyncClientStats {
+        counters {
+            no_cluster,
+            no_route,
+            passthrough_internal_redirect_bad_location,
+            passthrough_internal_redirect_no_route,
+            passthrough_internal_redirect_predicate,
+            passthrough_internal_redirect_too_many_redirects,
+            passthrough_internal_redirect_unsafe_scheme,
+            rq_direct_response,
+            rq_overload_local_reply,
+            rq_redirect,
+            rq_reset_after_downstream_response_started,
+            rq_total,
+        }
+    }
+}
+
+outrigger_stats::stat_set! {
+    /// `thread_local_cluster_manager.<thread>.`
+    pub struct ThreadClusterStats {
+        gauges {
+            /// Clusters that the thread has.
+            clusters_inflated,
+        }
+    }
+}
+
 /// One change of the configuration.
 #[derive(Clone)]
 pub enum Change {
@@ -63,6 +97,8 @@ pub type Update = Arc<Vec<Change>>;
 pub struct Worker {
     /// Index, from 0.
     pub index: usize,
+    /// Whether this is the main thread's own.
+    main: bool,
     /// Where stats are registered.
     pub store: Store,
     /// Where access logs are written.
@@ -74,6 +110,9 @@ pub struct Worker {
     http2: OnceLock<Slab<Http2CodecStats>>,
     /// Most downstream connections of the process; none for any number.
     pub max_connections: Option<u64>,
+    /// What calls of the proxy itself count (`http.async-client.`).
+    async_client: Slab<AsyncClientStats>,
+    cluster_stats: Slab<ThreadClusterStats>,
     clusters: RwLock<HashMap<Arc<str>, Arc<WorkerCluster>>>,
     routes: RwLock<HashMap<Arc<str>, Arc<RouteTable>>>,
     listeners: Mutex<HashMap<Arc<str>, WorkerListener>>,
@@ -91,8 +130,42 @@ impl Worker {
         drain_time: Duration,
         max_connections: Option<u64>,
     ) -> Arc<Self> {
+        let name = format!("worker_{index}");
+        Self::make(
+            index,
+            &name,
+            store,
+            access_logs,
+            drain_time,
+            max_connections,
+        )
+    }
+
+    /// The main thread's own, which has the index after that of the last worker: it
+    /// makes the proxy's own calls, and serves the admin endpoint.
+    pub fn for_main(
+        index: usize,
+        store: Store,
+        access_logs: Arc<AccessLogManager>,
+        drain_time: Duration,
+    ) -> Arc<Self> {
+        Self::make(index, MAIN_THREAD, store, access_logs, drain_time, None)
+    }
+
+    fn make(
+        index: usize,
+        name: &str,
+        store: Store,
+        access_logs: Arc<AccessLogManager>,
+        drain_time: Duration,
+        max_connections: Option<u64>,
+    ) -> Arc<Self> {
+        let prefix = format!("thread_local_cluster_manager.{name}.");
         Arc::new(Self {
             index,
+            main: name == MAIN_THREAD,
+            async_client: store.scope("http.async-client.").slab(),
+            cluster_stats: store.scope(&prefix).slab(),
             store,
             access_logs,
             drain_time,
@@ -104,6 +177,30 @@ impl Worker {
             runtime: ArcSwap::default(),
             request_counters: Mutex::default(),
         })
+    }
+
+    /// Whether this is the main thread's own.
+    pub fn is_main(&self) -> bool {
+        self.main
+    }
+
+    /// What stats call this thread.
+    pub fn name(&self) -> String {
+        if self.main {
+            MAIN_THREAD.to_owned()
+        } else {
+            format!("worker_{}", self.index)
+        }
+    }
+
+    /// The cluster for a call of the proxy itself, which is counted.
+    pub fn cluster_for_call(&self, name: &str) -> Option<Arc<WorkerCluster>> {
+        let cluster = self.cluster(name);
+        self.async_client.inc(match &cluster {
+            Some(_) => AsyncClientStats::rq_total,
+            None => AsyncClientStats::no_cluster,
+        });
+        cluster
     }
 
     /// Applies updates until the channel closes.
@@ -163,6 +260,8 @@ impl Worker {
             Change::RemoveCluster(name) => {
                 let gone = self.clusters.write().remove(name);
                 if let Some(gone) = gone {
+                    self.cluster_stats
+                        .gauge_dec(ThreadClusterStats::clusters_inflated);
                     gone.drain();
                 }
             }
@@ -211,8 +310,11 @@ impl Worker {
         info.apply_runtime(&self.runtime.load());
         let cluster = WorkerCluster::new(info.clone(), hosts.clone(), rand::random());
         let old = self.clusters.write().insert(info.name().clone(), cluster);
-        if let Some(old) = old {
-            old.drain();
+        match old {
+            Some(old) => old.drain(),
+            None => self
+                .cluster_stats
+                .gauge_inc(ThreadClusterStats::clusters_inflated),
         }
     }
 
@@ -243,7 +345,7 @@ impl Worker {
 
 impl Services for Worker {
     fn call(&self, cluster: &str, head: RequestHead, body: Bytes, timeout: Duration) -> CallFuture {
-        let cluster = self.cluster(cluster);
+        let cluster = self.cluster_for_call(cluster);
         Box::pin(async move {
             let call = call(cluster.ok_or(CallError::NoCluster)?, head, body);
             tokio::time::timeout(timeout, call)

@@ -36,6 +36,7 @@ outrigger_stats::stat_set! {
             total_listeners_active,
             total_listeners_draining,
             total_listeners_warming,
+            workers_pinned,
             workers_started,
         }
     }

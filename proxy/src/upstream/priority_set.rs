@@ -63,6 +63,8 @@ pub struct PrioritySet {
     pub loads: Vec<PriorityLoad>,
     /// Share of requests to drop, by category.
     pub drop_overloads: Vec<(Arc<str>, FractionalPercent)>,
+    /// Percent by which a priority counts for more than its share of healthy hosts.
+    pub overprovisioning_factor: u32,
 }
 
 /// What an update changed.
@@ -125,6 +127,7 @@ impl PrioritySet {
             priorities,
             loads,
             drop_overloads: config.drop_overloads.clone(),
+            overprovisioning_factor: config.overprovisioning_factor,
         };
         (
             set,

@@ -34,7 +34,6 @@ outrigger_stats::stat_set! {
             upstream_flow_control_paused_reading_total,
             upstream_flow_control_resumed_reading_total,
             upstream_http3_broken,
-            upstream_queue_overloaded,
             upstream_internal_redirect_failed_total,
             upstream_internal_redirect_succeeded_total,
             upstream_rq_active_overflow,
@@ -66,6 +65,7 @@ outrigger_stats::stat_set! {
             upstream_cx_active,
             upstream_cx_rx_bytes_buffered,
             upstream_cx_tx_bytes_buffered,
+            upstream_queue_overloaded,
             upstream_rq_active,
             upstream_rq_pending_active,
         }

@@ -70,11 +70,13 @@ impl Xds {
         for name in &push.removed {
             snapshot.remove_cluster(name);
         }
-        if applied || !push.removed.is_empty() {
-            note_reload(&self.cds_stats);
+        if (applied || !push.removed.is_empty())
+            && let Some(stats) = &self.cds_stats
+        {
+            note_reload(stats);
         }
         self.cds_answered = true;
-        stats::note(&self.cds_stats, outcome(push, &rejected, begin));
+        stats::note_some(self.cds_stats.as_ref(), outcome(push, &rejected, begin));
         rejected
     }
 
@@ -90,7 +92,7 @@ impl Xds {
         }
         let (rejected, _) = each(push, |r| snapshot.apply_listener(r, Origin::Dynamic));
         self.lds_answered = true;
-        stats::note(&self.lds_stats, outcome(push, &rejected, begin));
+        stats::note_some(self.lds_stats.as_ref(), outcome(push, &rejected, begin));
         rejected
     }
 
@@ -175,11 +177,11 @@ impl Xds {
         match &**url {
             types::CLUSTER => {
                 self.cds_answered = true;
-                stats::note(&self.cds_stats, Outcome::TimedOut);
+                stats::note_some(self.cds_stats.as_ref(), Outcome::TimedOut);
             }
             types::LISTENER => {
                 self.lds_answered = true;
-                stats::note(&self.lds_stats, Outcome::TimedOut);
+                stats::note_some(self.lds_stats.as_ref(), Outcome::TimedOut);
             }
             types::ENDPOINTS => {
                 snapshot.note_endpoints(name, Outcome::TimedOut);
@@ -209,8 +211,8 @@ impl Xds {
         let names = self.sources[&source].subscribed.iter();
         let names = names.filter(|(u, _)| **u == *url).map(|(_, name)| name);
         match url {
-            types::CLUSTER => stats::note(&self.cds_stats, Outcome::Failed),
-            types::LISTENER => stats::note(&self.lds_stats, Outcome::Failed),
+            types::CLUSTER => stats::note_some(self.cds_stats.as_ref(), Outcome::Failed),
+            types::LISTENER => stats::note_some(self.lds_stats.as_ref(), Outcome::Failed),
             types::ENDPOINTS => names.for_each(|n| snapshot.note_endpoints(n, Outcome::Failed)),
             _ => {
                 for slabs in names.flat_map(|name| self.routes.of(name)) {

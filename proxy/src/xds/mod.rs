@@ -21,7 +21,7 @@ use std::sync::Arc;
 use outrigger_config::ir::{
     ApiConfigSource, BootstrapConfig, ConfigSourceConfig, ConfigSourceKind,
 };
-use outrigger_stats::{Slab, Store};
+use outrigger_stats::{Slab, StatSet, Store};
 use tokio::sync::mpsc;
 use xds_api::pb::envoy::config::core::v3::Node;
 use xds_client::driver::{Client, Notice};
@@ -72,8 +72,10 @@ pub struct Xds {
     /// Their numbers, by what they are for.
     by_purpose: BTreeMap<Purpose, Vec<usize>>,
     next_source: usize,
-    cds_stats: Slab<ReloadStats>,
-    lds_stats: Slab<SubscriptionStats>,
+    /// None without CDS.
+    cds_stats: Option<Slab<ReloadStats>>,
+    /// None without LDS.
+    lds_stats: Option<Slab<SubscriptionStats>>,
     routes: RouteSubscriptions,
     /// Names whose first answer was late, which nobody waits for any more.
     given_up: BTreeSet<(Arc<str>, Arc<str>)>,
@@ -95,6 +97,11 @@ struct Source {
     stats: Slab<ControlPlaneStats>,
 }
 
+/// The stats of a subscription, if the bootstrap asks for it.
+fn slab_of<S: StatSet>(wanted: bool, store: &Store, prefix: &str) -> Option<Slab<S>> {
+    wanted.then(|| store.scope(prefix).slab())
+}
+
 impl Xds {
     /// The subscriptions that a bootstrap asks for, none of them begun, and the notices to pass to
     /// [`handle`](Self::handle). `worker` is the main thread's own.
@@ -105,8 +112,8 @@ impl Xds {
     ) -> (Self, mpsc::Receiver<SourceNotice>) {
         let (notices, receiver) = mpsc::channel(NOTICES);
         let xds = Self {
-            cds_stats: store.scope("cluster_manager.cds.").slab(),
-            lds_stats: store.scope("listener_manager.lds.").slab(),
+            cds_stats: slab_of(config.cds.is_some(), store, "cluster_manager.cds."),
+            lds_stats: slab_of(config.lds.is_some(), store, "listener_manager.lds."),
             store: store.clone(),
             node: node::node(&config.node),
             worker,
@@ -208,14 +215,14 @@ impl Xds {
             InitState::Clusters => {
                 self.start_ads(snapshot);
                 if let Some(config) = self.cds.clone() {
-                    stats::note(&self.cds_stats, Outcome::Started);
+                    stats::note_some(self.cds_stats.as_ref(), Outcome::Started);
                     self.subscribe_all(types::CLUSTER, &config, snapshot);
                 }
             }
             InitState::Listeners => {
                 tracing::info!(target: "upstream", "cm init: all clusters initialized");
                 if let Some(config) = self.lds.clone() {
-                    stats::note(&self.lds_stats, Outcome::Started);
+                    stats::note_some(self.lds_stats.as_ref(), Outcome::Started);
                     self.subscribe_all(types::LISTENER, &config, snapshot);
                 }
             }

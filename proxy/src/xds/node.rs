@@ -3,14 +3,8 @@
 use outrigger_config::ir::NodeConfig;
 use prost::Message;
 use xds_api::pb::envoy::config::core::v3 as pb;
-use xds_api::pb::envoy::r#type::v3::SemanticVersion;
 
-/// The version of Envoy whose behaviour is kept, which is what control planes look at.
-const VERSION: SemanticVersion = SemanticVersion {
-    major_number: 1,
-    minor_number: 40,
-    patch: 0,
-};
+use crate::version;
 
 /// The node of the bootstrap, with what the proxy adds about itself.
 pub(crate) fn node(config: &NodeConfig) -> pb::Node {
@@ -19,11 +13,6 @@ pub(crate) fn node(config: &NodeConfig) -> pb::Node {
     node.id = config.id.to_string();
     node.cluster = config.cluster.to_string();
     node.user_agent_name = "envoy".to_owned();
-    node.user_agent_version_type = Some(pb::node::UserAgentVersionType::UserAgentBuildVersion(
-        pb::BuildVersion {
-            version: Some(VERSION),
-            metadata: None,
-        },
-    ));
+    node.user_agent_version_type = Some(version::of_node());
     node
 }

@@ -181,6 +181,13 @@ pub(crate) enum Outcome<'a> {
     TimedOut,
 }
 
+/// Notes what became of an attempt of a subscription, if there is one.
+pub(crate) fn note_some<S: OutcomeStats>(slab: Option<&Slab<S>>, outcome: Outcome<'_>) {
+    if let Some(slab) = slab {
+        note(slab, outcome);
+    }
+}
+
 /// Counts an outcome. Each is an attempt too, as in Envoy.
 pub(crate) fn note<S: OutcomeStats>(slab: &Slab<S>, outcome: Outcome<'_>) {
     slab.inc(S::ATTEMPT);

@@ -38,6 +38,7 @@ pub mod details {
         REQUEST_HEADERS_FAILED_STRICT_CHECK = "request_headers_failed_strict_check";
         MISSING_HOST_HEADER = "missing_host_header";
         MISSING_PATH = "missing_path_rejected";
+        ADMIN_FILTER_RESPONSE = "admin_filter_response";
         ABSOLUTE_PATH_REJECTED = "absolute_path_rejected";
         PATH_NORMALIZATION_FAILED = "path_normalization_failed";
         LOW_VERSION = "low_version";

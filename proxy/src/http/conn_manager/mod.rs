@@ -21,7 +21,7 @@ use outrigger_types::{Protocol, RequestHead, ResponseHead, StatusCode, StreamInf
 use parking_lot::RwLock;
 
 pub use connection::serve;
-pub use stats::{HcmListenerStats, HcmStats};
+pub use stats::{HcmListenerStats, HcmStats, RouterStats};
 
 use crate::access_log::AccessLogger;
 use crate::http::codec::{h1, h2};
@@ -50,6 +50,8 @@ pub struct Hcm {
     /// This worker's cells.
     pub stats: Slab<HcmStats>,
     listener_stats: Slab<HcmListenerStats>,
+    /// None without a router: the admin endpoint has none.
+    router_stats: Option<Slab<RouterStats>>,
     filters: Vec<FilterSlot>,
     routes: RwLock<Option<Arc<RouteTable>>>,
     access_logs: Vec<AccessLogger>,
@@ -94,12 +96,14 @@ impl Hcm {
             .access_logs
             .iter()
             .map(|log| worker.access_logs.logger(log));
+        let routes_requests = config.filters.iter().any(|f| f.config.is_terminal());
         let recorded = config.filters.iter().any(|f| f.config.records_grpc());
         let direction = grpc_stats::direction(&prefix);
         let grpc = (!recorded).then(|| GrpcMetrics::new(&worker.store, direction));
         Arc::new(Self {
             stats: scope.slab::<HcmStats>(),
             listener_stats: worker.store.scope(&by_listener).slab(),
+            router_stats: routes_requests.then(|| scope.slab()),
             filters: filters.collect(),
             routes: RwLock::new(routes),
             access_logs: access_logs.collect(),
@@ -288,6 +292,21 @@ counts! {
     count_request_timeout: downstream_rq_timeout;
     /// The longest life of a stream passed.
     count_max_duration: downstream_rq_max_duration_reached;
+}
+
+macro_rules! router_counts {
+    ($($(#[$doc:meta])* $name:ident: $stat:ident;)*) => {
+        impl Hcm {
+            $($(#[$doc])* pub fn $name(&self) {
+                if let Some(stats) = &self.router_stats {
+                    stats.inc(RouterStats::$stat);
+                }
+            })*
+        }
+    };
+}
+
+router_counts! {
     /// The router saw the request.
     count_routed: rq_total;
     /// No route matched.

@@ -53,18 +53,6 @@ outrigger_stats::stat_set! {
             downstream_rq_total,
             downstream_rq_tx_reset,
             downstream_rq_ws_on_non_ws_route,
-            no_cluster,
-            no_route,
-            passthrough_internal_redirect_bad_location,
-            passthrough_internal_redirect_no_route,
-            passthrough_internal_redirect_predicate,
-            passthrough_internal_redirect_too_many_redirects,
-            passthrough_internal_redirect_unsafe_scheme,
-            rq_direct_response,
-            rq_overload_local_reply,
-            rq_redirect,
-            rq_reset_after_downstream_response_started,
-            rq_total,
             rs_too_large,
         }
         gauges {
@@ -97,6 +85,32 @@ outrigger_stats::stat_set! {
             downstream_rq_4xx,
             downstream_rq_5xx,
             downstream_rq_completed,
+        }
+    }
+}
+
+outrigger_stats::stat_set! {
+    /// What an HCM that ends in a router counts beside, on one worker
+    /// (`http.<stat_prefix>.`). There is no tracing, and nothing counts it.
+    pub struct RouterStats {
+        counters {
+            no_cluster,
+            no_route,
+            passthrough_internal_redirect_bad_location,
+            passthrough_internal_redirect_no_route,
+            passthrough_internal_redirect_predicate,
+            passthrough_internal_redirect_too_many_redirects,
+            passthrough_internal_redirect_unsafe_scheme,
+            rq_direct_response,
+            rq_overload_local_reply,
+            rq_redirect,
+            rq_reset_after_downstream_response_started,
+            rq_total,
+            tracing_client_enabled = "tracing.client_enabled",
+            tracing_health_check = "tracing.health_check",
+            tracing_not_traceable = "tracing.not_traceable",
+            tracing_random_sampling = "tracing.random_sampling",
+            tracing_service_forced = "tracing.service_forced",
         }
     }
 }
