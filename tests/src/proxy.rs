@@ -143,15 +143,46 @@ impl Drop for Proxy {
     }
 }
 
-/// One request to an admin port.
+/// What an admin page answered.
+#[derive(Debug)]
+pub struct AdminAnswer {
+    /// Its status.
+    pub status: u16,
+    /// Its content type; empty without one.
+    pub content_type: String,
+    /// Its body.
+    pub body: String,
+}
+
+/// One request to an admin port: status and body.
 ///
 /// # Errors
 /// What the socket says, or an answer that is no HTTP.
 pub async fn admin(port: u16, method: &str, path: &str) -> io::Result<(u16, String)> {
+    let answer = ask(port, method, path, None).await?;
+    Ok((answer.status, answer.body))
+}
+
+/// One request to an admin port, with a form as body if there is one.
+///
+/// # Errors
+/// What the socket says, or an answer that is no HTTP.
+pub async fn ask(
+    port: u16,
+    method: &str,
+    path: &str,
+    form: Option<&str>,
+) -> io::Result<AdminAnswer> {
+    let kind = form.map_or(
+        "",
+        |_| "content-type: application/x-www-form-urlencoded\r\n",
+    );
+    let form = form.unwrap_or("");
     let ask = async {
         let mut socket = TcpStream::connect(("127.0.0.1", port)).await?;
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: admin\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nhost: admin\r\n{kind}content-length: {}\r\nconnection: close\r\n\r\n{form}",
+            form.len()
         );
         socket.write_all(request.as_bytes()).await?;
         let mut bytes = Vec::new();
@@ -170,17 +201,21 @@ pub async fn admin(port: u16, method: &str, path: &str) -> io::Result<(u16, Stri
         .nth(1)
         .and_then(|s| s.parse().ok())
         .unwrap_or(0);
-    let chunked = head
-        .to_ascii_lowercase()
-        .contains("transfer-encoding: chunked");
-    Ok((
+    let field = |name: &str| {
+        let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+        lines
+            .find(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.trim().to_owned())
+            .unwrap_or_default()
+    };
+    Ok(AdminAnswer {
         status,
-        if chunked {
-            unchunk(body)
-        } else {
-            body.to_owned()
+        body: match field("transfer-encoding").as_str() {
+            "chunked" => unchunk(body),
+            _ => body.to_owned(),
         },
-    ))
+        content_type: field("content-type"),
+    })
 }
 
 fn unchunk(mut body: &str) -> String {

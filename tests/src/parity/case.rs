@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::admin::Admin;
 use super::template::Config;
 use super::validate::Verdict;
 use super::xds;
@@ -96,17 +97,6 @@ pub enum Entry {
     Xds(xds::Step),
     /// Makes a stopped or refusing upstream listen.
     Start(String),
-}
-
-/// A request to the admin address.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Admin {
-    /// Method, GET when unset.
-    #[serde(default)]
-    pub method: Option<String>,
-    /// Path.
-    pub path: String,
 }
 
 /// Reads a case.

@@ -4,6 +4,7 @@
 //! A case is a YAML file, `tests/parity/<family>/<name>.yaml`; [`case::Case`] says what it may
 //! hold and `tests/parity/README.md` how to write one.
 
+pub mod admin;
 pub mod case;
 pub mod compare;
 pub mod normalise;

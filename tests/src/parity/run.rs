@@ -267,10 +267,9 @@ fn perform(context: Arc<Context>, entry: Entry, number: String) -> Done {
             Entry::Wait(span) => tokio::time::sleep(span.0).await,
             Entry::Snapshot(patterns) => context.snapshot(&patterns, &number).await,
             Entry::Admin(admin) => {
-                let method = admin.method.as_deref().unwrap_or("GET");
-                let answer = proxy::admin(context.admin, method, &admin.path).await;
-                let line = answer.map_or_else(|e| e.to_string(), |(status, _)| status.to_string());
-                context.push(vec![Section::new(format!("admin {number}"), vec![line])]);
+                let title = format!("admin {number}");
+                let section = admin.ask(context.admin, title, &context.normaliser).await;
+                context.push(vec![section]);
             }
             Entry::Stop(name) => {
                 if let Some(upstream) = context.upstreams.lock().await.get_mut(&name) {
