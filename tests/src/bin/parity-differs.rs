@@ -1,18 +1,17 @@
-//! Prints, as a Markdown table, where Outrigger differs from Envoy on purpose: every `differs`
-//! entry of every parity case, with its reason.
+//! Writes `docs/differences.md`: where Outrigger differs from Envoy on purpose, with every
+//! `differs` entry of every parity case and its reason.
 
-use std::path::Path;
 use std::process::ExitCode;
 
-use integration_tests::parity::case;
+use integration_tests::parity::differences;
 
 fn main() -> ExitCode {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("parity");
-    match case::differences(&root) {
-        Ok(table) => {
-            print!("{table}");
-            ExitCode::SUCCESS
-        }
+    let page = differences::page();
+    let written = page.and_then(|page| {
+        std::fs::write(differences::path(), page).map_err(|e| format!("docs/differences.md: {e}"))
+    });
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("parity-differs: {e}");
             ExitCode::FAILURE

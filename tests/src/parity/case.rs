@@ -140,25 +140,6 @@ pub fn find(root: &Path) -> Result<Vec<(String, PathBuf)>, String> {
     Ok(cases)
 }
 
-/// Every `differs` entry below `root` as a Markdown table: what is shown, where, why.
-///
-/// # Errors
-/// When a case does not load.
-pub fn differences(root: &Path) -> Result<String, String> {
-    let mut table = "| case | where | why |\n|---|---|---|\n".to_owned();
-    for (name, file) in find(root)? {
-        let case = load(&file)?;
-        let not_yet = case
-            .not_yet
-            .map(|reason| ("all (not yet)".to_owned(), reason));
-        for (place, reason) in case.differs.into_iter().chain(not_yet) {
-            let cell = |text: &str| text.replace('|', "\\|").replace('\n', " ");
-            table += &format!("| {name} | {} | {} |\n", cell(&place), cell(&reason));
-        }
-    }
-    Ok(table)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

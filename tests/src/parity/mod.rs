@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod case;
 pub mod compare;
+pub mod differences;
 pub mod normalise;
 pub mod observe;
 pub mod run;

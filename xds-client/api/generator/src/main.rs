@@ -1,4 +1,5 @@
-//! Rewrites what `xds-api` checks in: the schema table, the overlay's message code and the support matrix.
+//! Rewrites what is generated and checked in: the schema table, the overlay's message code, the support matrix
+//! and its summary in the README.
 //!
 //! `xds-api-generator [schema | matrix | bad FOLDER]`; without a word, the first two.
 
@@ -37,14 +38,19 @@ fn write_bad(folder: &str) -> Result<(), Error> {
     Ok(())
 }
 
+fn write_matrix() -> Result<(), Error> {
+    write(&matrix::path(), matrix::render()?.as_bytes())?;
+    write(&matrix::readme_path(), matrix::readme()?.as_bytes())
+}
+
 fn run() -> Result<(), Error> {
     match std::env::args().nth(1).as_deref() {
         Some("schema") => generate_schema(),
         Some("bad") => write_bad(std::env::args().nth(2).as_deref().unwrap_or(".")),
-        Some("matrix") => write(&matrix::path(), matrix::render()?.as_bytes()),
+        Some("matrix") => write_matrix(),
         None => {
             generate_schema()?;
-            write(&matrix::path(), matrix::render()?.as_bytes())
+            write_matrix()
         }
         Some(other) => Err(Error::Table(format!(
             "{other:?} is neither `schema`, `matrix` nor `bad`"

@@ -36,6 +36,65 @@ pub fn path() -> PathBuf {
     workspace_dir().join("docs/support-matrix.md")
 }
 
+/// The README, which holds the summary.
+pub fn readme_path() -> PathBuf {
+    workspace_dir().join("README.md")
+}
+
+/// Between these lines of the README stands the summary.
+const MARKS: [&str; 2] = [
+    "<!-- support: generated, see docs/support-matrix.md -->\n",
+    "<!-- support: end -->\n",
+];
+
+/// The README with its summary brought up to date.
+///
+/// # Errors
+/// When it cannot be read or has no marks.
+pub fn readme() -> Result<String, Error> {
+    let path = readme_path();
+    let text = std::fs::read_to_string(&path).map_err(|source| Error::Io {
+        path: path.display().to_string(),
+        source,
+    })?;
+    let part = text
+        .split_once(MARKS[0])
+        .and_then(|(before, rest)| Some((before, rest.split_once(MARKS[1])?.1)));
+    let (before, after) =
+        part.ok_or_else(|| Error::Table(format!("{} has no marks", path.display())))?;
+    Ok(format!(
+        "{before}{}{}{}{after}",
+        MARKS[0],
+        summary(),
+        MARKS[1]
+    ))
+}
+
+/// How many fields of each topic have which verdict.
+fn summary() -> String {
+    let mut out =
+        "| fields of | supported | without effect on traffic | refused by name |\n|---|---:|---:|---:|\n"
+            .to_owned();
+    let mut topics: BTreeMap<&str, [usize; 3]> = BTreeMap::new();
+    for entry in entries() {
+        let column = match entry.verdict {
+            None => continue,
+            Some(Verdict::Supported) => 0,
+            Some(Verdict::Ignored(_)) => 1,
+            Some(Verdict::Rejected(_)) => 2,
+        };
+        topics.entry(entry.topic).or_default()[column] += 1;
+    }
+    for (topic, [supported, ignored, rejected]) in topics {
+        let _ = writeln!(
+            out,
+            "| {} | {supported} | {ignored} | {rejected} |",
+            topic.replace('_', " ")
+        );
+    }
+    out
+}
+
 /// The part of a key that is a message (or an enum), and the part that is a field (or a value).
 fn split(key: &str) -> (&str, &str) {
     match key.strip_prefix("type:") {

@@ -21,6 +21,15 @@ fn the_schema_table_and_the_messages_are_current() {
 }
 
 #[test]
+fn the_summary_in_the_readme_is_current() {
+    let checked_in = std::fs::read_to_string(matrix::readme_path()).expect("there is a README");
+    assert!(
+        matrix::readme().expect("it has its marks") == checked_in,
+        "stale: run `cargo run -p xds-api-generator -- matrix`"
+    );
+}
+
+#[test]
 fn the_support_matrix_is_current() {
     let checked_in = std::fs::read_to_string(matrix::path()).expect("the matrix is checked in");
     assert!(
