@@ -117,7 +117,7 @@ async fn start(cluster: &Arc<WorkerCluster>, head: RequestHead) -> Result<Upstre
     if protocol != Protocol::Http2 {
         return Err(Status::internal("the cluster does not speak HTTP/2"));
     }
-    let attached = match cluster.acquire(&host, Default::default(), protocol) {
+    let attached = match cluster.acquire(&host, Default::default(), Some(protocol)) {
         Acquire::Ready(attached) => attached,
         Acquire::Pending(mut pending) => std::future::poll_fn(|cx| pending.poll(cx))
             .await

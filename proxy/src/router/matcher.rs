@@ -128,7 +128,8 @@ impl RouteTable {
         found.map(|(_, index)| *index).or(self.any)
     }
 
-    /// The route of a request; `random` is the stream's number.
+    /// The route of a request; `random` is the stream's number. None where
+    /// `x-forwarded-proto` is empty: Envoy looks for no route then.
     pub fn find(
         self: &Arc<Self>,
         head: &RequestHead,
@@ -136,6 +137,10 @@ impl RouteTable {
         runtime: &RuntimeSnapshot,
         random: u64,
     ) -> Option<RouteMatch> {
+        let proto = head.headers.get_bytes(&names::X_FORWARDED_PROTO);
+        if proto.is_some_and(<[u8]>::is_empty) {
+            return None;
+        }
         let vhost = self.virtual_host(head)?.clone();
         if needs_tls(&vhost, head, info) {
             return Some(RouteMatch {

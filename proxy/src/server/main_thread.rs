@@ -19,6 +19,7 @@ use crate::access_log::AccessLogManager;
 use crate::admin::endpoint::Endpoint;
 use crate::admin::{self, AdminContext, Call, ServerState};
 use crate::bootstrap::LoadedBootstrap;
+use crate::http::conn_manager::request::Caller;
 use crate::runtime::Runtime;
 use crate::snapshot::{Origin, Received, Resolved, Resolver, Snapshot};
 use crate::xds::{InitState, SourceNotice, Xds};
@@ -37,6 +38,14 @@ pub struct Settings {
     pub access_logs: Arc<AccessLogManager>,
     /// The runtime.
     pub runtime: Runtime,
+}
+
+impl Settings {
+    /// Who calls, as the bootstrap's node says.
+    fn caller(&self) -> Caller {
+        let node = &self.bootstrap.config.node;
+        Caller::new(&node.cluster, &node.id)
+    }
 }
 
 /// The workers of the process.
@@ -59,11 +68,12 @@ impl Workers {
             let access_logs = settings.access_logs.clone();
             let drain_time = settings.options.drain_time;
             let limit = settings.bootstrap.config.max_downstream_connections;
+            let caller = settings.caller();
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
             let run = move || {
-                let worker = Worker::new(index, store, access_logs, drain_time, limit);
+                let worker = Worker::new(index, store, access_logs, drain_time, limit, caller);
                 runtime.block_on(async {
                     tokio::spawn(pulse.beat());
                     worker.run(receiver).await;

@@ -104,7 +104,10 @@ impl Watchdog {
     ///
     /// # Errors
     /// When the system gives no thread.
-    #[expect(clippy::disallowed_methods, reason = "a thread with nothing else to do")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a thread with nothing else to do"
+    )]
     pub fn start(mut self) -> std::io::Result<()> {
         let run = move || {
             while !self.threads.is_empty() {

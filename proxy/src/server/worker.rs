@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::access_log::AccessLogManager;
 use crate::http::codec::{BodyEvent, HeadEvent};
+use crate::http::conn_manager::request::Caller;
 use crate::listener::worker::WorkerListener;
 use crate::listener::{ListenerSockets, ListenerSpec};
 use crate::router::matcher::{RouteMatch, RouteTable};
@@ -26,7 +27,7 @@ use crate::upstream::cluster::{ClusterInfo, WorkerCluster};
 use crate::upstream::lb::LbContext;
 use crate::upstream::pool::{Acquire, UpstreamStream};
 use crate::upstream::priority_set::PrioritySet;
-use crate::upstream::stats::Http2CodecStats;
+use crate::upstream::stats::{Http1CodecStats, Http2CodecStats};
 
 /// Most bytes of the answer to a filter's call.
 const CALL_LIMIT: usize = 1 << 20;
@@ -105,9 +106,13 @@ pub struct Worker {
     pub access_logs: Arc<AccessLogManager>,
     /// How long connections of what was removed may go on.
     pub drain_time: Duration,
+    /// What the HTTP/1 codecs towards downstream count (`http1.`).
+    pub http1: Slab<Http1CodecStats>,
     /// What the HTTP/2 codecs towards downstream count (`http2.`), once there is
     /// one.
     http2: OnceLock<Slab<Http2CodecStats>>,
+    /// Who calls, for those that ask.
+    pub caller: Caller,
     /// Most downstream connections of the process; none for any number.
     pub max_connections: Option<u64>,
     /// What calls of the proxy itself count (`http.async-client.`).
@@ -129,6 +134,7 @@ impl Worker {
         access_logs: Arc<AccessLogManager>,
         drain_time: Duration,
         max_connections: Option<u64>,
+        caller: Caller,
     ) -> Arc<Self> {
         let name = format!("worker_{index}");
         Self::make(
@@ -138,6 +144,7 @@ impl Worker {
             access_logs,
             drain_time,
             max_connections,
+            caller,
         )
     }
 
@@ -149,7 +156,16 @@ impl Worker {
         access_logs: Arc<AccessLogManager>,
         drain_time: Duration,
     ) -> Arc<Self> {
-        Self::make(index, MAIN_THREAD, store, access_logs, drain_time, None)
+        let nobody = Caller::new("", "");
+        Self::make(
+            index,
+            MAIN_THREAD,
+            store,
+            access_logs,
+            drain_time,
+            None,
+            nobody,
+        )
     }
 
     fn make(
@@ -159,6 +175,7 @@ impl Worker {
         access_logs: Arc<AccessLogManager>,
         drain_time: Duration,
         max_connections: Option<u64>,
+        caller: Caller,
     ) -> Arc<Self> {
         let prefix = format!("thread_local_cluster_manager.{name}.");
         Arc::new(Self {
@@ -166,11 +183,13 @@ impl Worker {
             main: name == MAIN_THREAD,
             async_client: store.scope("http.async-client.").slab(),
             cluster_stats: store.scope(&prefix).slab(),
+            http1: store.scope("http1.").slab(),
             store,
             access_logs,
             drain_time,
             http2: OnceLock::new(),
             max_connections,
+            caller,
             clusters: RwLock::default(),
             routes: RwLock::default(),
             listeners: Mutex::default(),
@@ -378,7 +397,7 @@ async fn call(
         .host
         .ok_or(CallError::NoHost)?;
     let protocol = cluster.info.protocol(outrigger_types::Protocol::Http11);
-    let attached = match cluster.acquire(&host, Default::default(), protocol) {
+    let attached = match cluster.acquire(&host, Default::default(), Some(protocol)) {
         Acquire::Ready(attached) => attached,
         Acquire::Pending(mut pending) => poll_fn(|cx| pending.poll(cx))
             .await

@@ -17,7 +17,7 @@ use super::host::Host;
 use super::lb::{Choice, LbContext, LoadBalancer};
 use super::pool::{Acquire, Pool};
 use super::priority_set::PrioritySet;
-use super::stats::{ClusterStats, Http2CodecStats};
+use super::stats::{ClusterStats, Http1CodecStats, Http2CodecStats};
 use crate::http::codec::{h1, h2};
 use crate::http::codec_options;
 
@@ -134,7 +134,7 @@ pub enum Overload {
 }
 
 /// The host by identity, not by address: a host that was replaced gets new pools.
-type PoolKey = (usize, RoutingPriority, Protocol);
+type PoolKey = (usize, RoutingPriority, Option<Protocol>);
 
 /// A pool with its slot of the breaker.
 #[derive(Debug)]
@@ -151,6 +151,7 @@ pub struct WorkerCluster {
     /// This worker's cells.
     pub stats: Slab<ClusterStats>,
     codes: CodeStats,
+    http1: OnceLock<Slab<Http1CodecStats>>,
     http2: OnceLock<Slab<Http2CodecStats>>,
     /// `upstream_rq_time`, which as in Envoy is not there before the first response.
     time: OnceLock<Histogram>,
@@ -166,6 +167,7 @@ impl WorkerCluster {
         Arc::new(Self {
             stats: info.scope.slab::<ClusterStats>(),
             codes: CodeStats::new(info.scope.clone(), "upstream_rq"),
+            http1: OnceLock::new(),
             http2: OnceLock::new(),
             time: OnceLock::new(),
             lb: Mutex::new(lb),
@@ -185,6 +187,12 @@ impl WorkerCluster {
             .add(ClusterStats::upstream_cx_rx_bytes_total, read);
         self.stats
             .add(ClusterStats::upstream_cx_tx_bytes_total, written);
+    }
+
+    /// The cells of the HTTP/1 codec, made with the first such connection.
+    pub(super) fn http1_stats(&self) -> &Slab<Http1CodecStats> {
+        self.http1
+            .get_or_init(|| self.info.scope.scope("http1.").slab())
     }
 
     /// The cells of the HTTP/2 codec, made with the first such connection.
@@ -281,12 +289,12 @@ impl WorkerCluster {
         choice
     }
 
-    /// Asks for a stream to a host.
+    /// Asks for a stream to a host; without a protocol, for a connection of raw bytes.
     pub fn acquire(
         self: &Arc<Self>,
         host: &Arc<Host>,
         priority: RoutingPriority,
-        protocol: Protocol,
+        protocol: Option<Protocol>,
     ) -> Acquire {
         match self.pool(host, priority, protocol) {
             Some(pool) => pool.acquire(self),
@@ -303,7 +311,7 @@ impl WorkerCluster {
         self: &Arc<Self>,
         host: &Arc<Host>,
         priority: RoutingPriority,
-        protocol: Protocol,
+        protocol: Option<Protocol>,
     ) -> Option<Arc<Pool>> {
         let key = (identity(host), priority, protocol);
         let mut pools = self.pools.lock();

@@ -110,3 +110,18 @@ outrigger_stats::stat_set! {
         }
     }
 }
+
+outrigger_stats::stat_set! {
+    /// What the HTTP/1 codec counts: towards downstream (`http1.`) from the start, for a
+    /// cluster (`cluster.<name>.http1.`) from the first connection of HTTP/1 on.
+    pub struct Http1CodecStats {
+        counters {
+            dropped_headers_with_underscores,
+            metadata_not_supported_error,
+            requests_rejected_with_underscores_in_headers,
+            response_flood,
+        }
+        gauges {}
+        histograms {}
+    }
+}

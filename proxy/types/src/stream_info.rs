@@ -43,6 +43,7 @@ pub mod details {
         PATH_NORMALIZATION_FAILED = "path_normalization_failed";
         LOW_VERSION = "low_version";
         UPGRADE_FAILED = "upgrade_failed";
+        WEBSOCKET_HANDSHAKE_UNSUCCESSFUL = "websocket_handshake_unsuccessful";
         MAINTENANCE_MODE = "maintenance_mode";
         OVERLOAD = "overload";
         FAULT_FILTER_ABORT = "fault_filter_abort";

@@ -70,6 +70,7 @@ pub(super) fn forward(
     if regex_rewrite.is_some() && matches!(path, PathMatchConfig::Connect) {
         return refuse("regex_rewrite", "cannot rewrite the path of CONNECT");
     }
+    let (upgrades, terminates_connect) = upgrades(upgrade_configs)?;
     Ok(ForwardConfig {
         cluster: cluster(required("cluster_specifier", cluster_specifier)?, cx)?,
         cluster_not_found: not_found(cluster_not_found_response_code)?,
@@ -82,7 +83,8 @@ pub(super) fn forward(
         max_stream_duration: optional("max_stream_duration", max_stream_duration, stream_life)?,
         retry_policy: optional("retry_policy", retry, retry_policy)?,
         priority: routing_priority(priority).within("priority")?,
-        upgrades: upgrades(upgrade_configs)?,
+        upgrades,
+        terminates_connect,
         max_grpc_timeout: duration("max_grpc_timeout", max_grpc_timeout)?,
         grpc_timeout_offset: duration("grpc_timeout_offset", grpc_timeout_offset)?,
     })
@@ -169,19 +171,32 @@ pub(super) fn routing_priority(number: i32) -> Result<RoutingPriority> {
     }
 }
 
-fn upgrades(messages: Vec<parts::UpgradeConfig>) -> Result<BTreeMap<Box<str>, bool>> {
+/// Upgrades by name, and whether CONNECT ends here.
+fn upgrades(messages: Vec<parts::UpgradeConfig>) -> Result<(BTreeMap<Box<str>, bool>, bool)> {
     let mut all = BTreeMap::new();
+    let mut terminates = false;
     each("upgrade_configs", messages, |message| {
         let parts::UpgradeConfig {
             upgrade_type,
             enabled,
-            connect_config: _,
+            connect_config,
         } = message;
         let name = upgrade_name(upgrade_type)?;
+        if let Some(config) = connect_config {
+            let parts::upgrade_config::ConnectConfig {
+                proxy_protocol_config: _,
+                allow_post: _,
+            } = config;
+            if &*name != "connect" {
+                let reason = format!("Non-CONNECT upgrade type {name} has ConnectConfig");
+                return refuse("connect_config", reason);
+            }
+            terminates = true;
+        }
         match all.insert(name.clone(), bool_or(enabled, true)) {
             Some(_) => refuse("upgrade_type", format!("duplicate upgrade {name}")),
             None => Ok(()),
         }
     })?;
-    Ok(all)
+    Ok((all, terminates))
 }

@@ -205,7 +205,7 @@ fn upgrades(messages: Vec<parts::UpgradeConfig>) -> Result<Vec<UpgradeConfig>> {
     Ok(all)
 }
 
-/// Upgrades are by name in lower case; CONNECT would need a route that takes it.
+/// Upgrades are by name in lower case.
 fn upgrade(message: parts::UpgradeConfig) -> Result<UpgradeConfig> {
     let parts::UpgradeConfig {
         upgrade_type,
@@ -222,9 +222,7 @@ fn upgrade(message: parts::UpgradeConfig) -> Result<UpgradeConfig> {
 pub(super) fn upgrade_name(name: String) -> Result<Box<str>> {
     let name = name.to_ascii_lowercase();
     match name.as_str() {
-        "connect" | "connect-udp" | "connect-ip" => {
-            refuse("upgrade_type", format!("{name} is not supported"))
-        }
+        "connect-udp" | "connect-ip" => refuse("upgrade_type", format!("{name} is not supported")),
         _ => Ok(name.into()),
     }
 }

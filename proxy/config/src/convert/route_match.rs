@@ -58,7 +58,7 @@ fn path(specifier: pb::route_match::PathSpecifier) -> Result<PathMatchConfig> {
                 )
             }
         }
-        Path::ConnectMatcher(_) => refuse("connect_matcher", "is not supported"),
+        Path::ConnectMatcher(pb::route_match::ConnectMatcher {}) => Ok(PathMatchConfig::Connect),
         Path::PathMatchPolicy(_) => refuse("path_match_policy", "is not supported"),
     }
 }

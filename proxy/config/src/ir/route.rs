@@ -245,6 +245,9 @@ pub struct ForwardConfig {
     pub priority: RoutingPriority,
     /// Upgrades turned on or off here.
     pub upgrades: BTreeMap<Box<str>, bool>,
+    /// CONNECT ends here: what follows it goes to the upstream as raw TCP
+    /// (`connect_config`).
+    pub terminates_connect: bool,
     /// Deprecated `max_grpc_timeout`: take `grpc-timeout`, at most this (zero:
     /// any). None ignores the field.
     pub max_grpc_timeout: Option<Duration>,

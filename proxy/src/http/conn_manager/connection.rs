@@ -21,6 +21,7 @@ use crate::http::codec::{ServerStream, h1, h2};
 use crate::http::codec_stats::{Published, count_flood};
 use crate::http::stream::{Incoming, Stream};
 use crate::network::io::Io;
+use crate::upstream::stats::Http1CodecStats;
 
 /// How HTTP/2 begins, as far as Envoy looks.
 const PREFACE: &[u8] = b"PRI * HTTP/2";
@@ -125,6 +126,9 @@ async fn serve_h1(
                 return Ended::idle(by_peer);
             }
         };
+        let dropped = u64::from(next.dropped_underscores);
+        let codec_stats = &hcm.worker.http1;
+        codec_stats.add(Http1CodecStats::dropped_headers_with_underscores, dropped);
         served += 1;
         if max_requests.is_some_and(|max| served >= max) {
             hcm.stats.inc(HcmStats::downstream_cx_max_requests_reached);
@@ -257,6 +261,10 @@ async fn answer_error(
     error: h1::H1Error,
 ) -> bool {
     hcm.stats.inc(HcmStats::downstream_cx_protocol_error);
+    if error.details == h1::UNEXPECTED_UNDERSCORE {
+        let codec_stats = &hcm.worker.http1;
+        codec_stats.inc(Http1CodecStats::requests_rejected_with_underscores_in_headers);
+    }
     let reply = LocalReply::new(
         error.status,
         error.status.canonical_reason().unwrap_or(""),

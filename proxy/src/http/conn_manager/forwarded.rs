@@ -1,8 +1,10 @@
 //! Who the client is: `x-forwarded-for`, `x-forwarded-proto`,
 //! `x-forwarded-port`, `x-envoy-external-address`, and whether it is internal.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
+use bytes::Bytes;
 use outrigger_config::ir::HcmConfig;
 use outrigger_types::{Address, HeaderValue, Headers, RequestHead, StreamInfo, names};
 
@@ -125,7 +127,7 @@ fn join(old: &[u8], ip: IpAddr) -> HeaderValue {
     all.extend_from_slice(old);
     all.push(b',');
     all.extend_from_slice(ip_value(ip).as_bytes());
-    HeaderValue::from_maybe_shared(bytes::Bytes::from(all)).unwrap_or_else(|_| ip_value(ip))
+    HeaderValue::from_maybe_shared(Bytes::from(all)).unwrap_or_else(|_| ip_value(ip))
 }
 
 /// The text of an address; the text is always a valid value.
@@ -140,6 +142,10 @@ fn write_proto_and_port(head: &mut RequestHead, hcm: &HcmConfig, info: &StreamIn
     if first || !seen.has(Seen::FORWARDED_PROTO) {
         let proto = HeaderValue::from_static(if info.connection.tls { "https" } else { "http" });
         head.headers.set(names::X_FORWARDED_PROTO, proto);
+    } else if let Some(Cow::Owned(all)) = head.headers.joined(&names::X_FORWARDED_PROTO)
+        && let Ok(all) = HeaderValue::from_maybe_shared(Bytes::from(all))
+    {
+        head.headers.set(names::X_FORWARDED_PROTO, all);
     }
     if hcm.append_x_forwarded_port
         && (first || !seen.has(Seen::FORWARDED_PORT))

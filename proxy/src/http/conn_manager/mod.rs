@@ -320,14 +320,8 @@ router_counts! {
 }
 
 /// The rules for the head of a response, on its way out.
-pub fn mutate_response(
-    hcm: &Hcm,
-    head: &mut ResponseHead,
-    request: &RequestHead,
-    info: &StreamInfo,
-    is_local: bool,
-) {
-    response::mutate(head, &hcm.config, request, info, is_local);
+pub fn mutate_response(hcm: &Hcm, head: &mut ResponseHead, request: &RequestHead, is_local: bool) {
+    response::mutate(head, &hcm.config, request, is_local);
 }
 
 /// Counts a stream while it lives.

@@ -24,6 +24,7 @@ use super::{forwarded, path, request_id};
 pub fn mutate(
     head: &mut RequestHead,
     hcm: &HcmConfig,
+    caller: &Caller,
     info: &mut StreamInfo,
     random: u64,
 ) -> Result<(), LocalReply> {
@@ -49,6 +50,9 @@ pub fn mutate(
         head.headers
             .append(names::X_ENVOY_INTERNAL, HeaderValue::from_static("true"));
     }
+    if hcm.add_user_agent {
+        caller.write(head);
+    }
     append_via(head, hcm);
     forwarded::write_external_address(head, info, edge);
     request_id::apply(head, hcm, info, edge, random);
@@ -56,35 +60,28 @@ pub fn mutate(
     Ok(())
 }
 
-/// Refuses an upgrade that neither the HCM nor the route takes, and CONNECT,
-/// once a route was found. `route` are the route's own settings by lower-case
-/// name, which come first.
-///
-/// # Errors
-/// 403, if it is refused.
-pub fn check_upgrade(
+/// Whether a request asks for an upgrade, or for a tunnel by CONNECT, that the route or
+/// the HCM takes; none if it asks for neither. `route` are the route's own settings by
+/// lower-case name, which come first.
+pub fn takes_upgrade(
     head: &RequestHead,
     hcm: &HcmConfig,
     route: Option<&BTreeMap<Box<str>, bool>>,
-) -> Result<(), LocalReply> {
-    let accepted = match &head.protocol {
-        None => head.method != Method::CONNECT,
-        Some(protocol) => {
-            let is = |name: &str| name.as_bytes().eq_ignore_ascii_case(protocol);
-            let of_route =
-                route.and_then(|r| r.iter().find(|(name, _)| is(name)).map(|(_, on)| *on));
-            let of_hcm = || hcm.upgrades.iter().find(|u| is(&u.name)).map(|u| u.enabled);
-            of_route.or_else(of_hcm).unwrap_or(false)
-        }
+) -> Option<bool> {
+    let wanted: &[u8] = match &head.protocol {
+        Some(protocol) => protocol,
+        None if head.method == Method::CONNECT => b"connect",
+        None => return None,
     };
-    if accepted {
-        return Ok(());
-    }
-    Err(LocalReply::new(
-        StatusCode::FORBIDDEN,
-        "",
-        details::UPGRADE_FAILED,
-    ))
+    let is = |name: &str| name.as_bytes().eq_ignore_ascii_case(wanted);
+    let of_route = route.and_then(|r| r.iter().find(|(name, _)| is(name)).map(|(_, on)| *on));
+    let of_hcm = || hcm.upgrades.iter().find(|u| is(&u.name)).map(|u| u.enabled);
+    Some(of_route.or_else(of_hcm).unwrap_or(false))
+}
+
+/// The answer to an upgrade that is not taken.
+pub fn upgrade_refused() -> LocalReply {
+    LocalReply::new(StatusCode::FORBIDDEN, "", details::UPGRADE_FAILED)
 }
 
 /// Removes the fields that a route table keeps for internal requests
@@ -95,20 +92,41 @@ pub fn remove_internal_only(head: &mut RequestHead, names: &[HeaderName], info: 
     }
 }
 
-/// Writes who calls: the node's cluster as `user-agent` where there is none and
-/// as `x-envoy-downstream-service-cluster`, the node's id as
-/// `x-envoy-downstream-service-node` (`add_user_agent`).
-pub fn add_user_agent(head: &mut RequestHead, cluster: &HeaderValue, node: Option<&HeaderValue>) {
-    let headers = &mut head.headers;
-    headers.set(names::X_ENVOY_DOWNSTREAM_SERVICE_CLUSTER, cluster.clone());
-    if headers
-        .get(&names::USER_AGENT)
-        .is_none_or(HeaderValue::is_empty)
-    {
-        headers.set(names::USER_AGENT, cluster.clone());
+/// Who calls, as `add_user_agent` has it written.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    cluster: HeaderValue,
+    node: Option<HeaderValue>,
+}
+
+impl Caller {
+    /// From the cluster and the id of the process's node. What cannot be the value of a
+    /// field is left out.
+    pub fn new(cluster: &str, node: &str) -> Self {
+        let value = |text: &str| HeaderValue::from_str(text).ok();
+        Self {
+            cluster: value(cluster).unwrap_or_else(|| HeaderValue::from_static("")),
+            node: value(node).filter(|node| !node.is_empty()),
+        }
     }
-    if let Some(node) = node {
-        headers.set(names::X_ENVOY_DOWNSTREAM_SERVICE_NODE, node.clone());
+
+    /// Writes the node's cluster as `user-agent` where there is none and as
+    /// `x-envoy-downstream-service-cluster`, its id as `x-envoy-downstream-service-node`.
+    fn write(&self, head: &mut RequestHead) {
+        let headers = &mut head.headers;
+        headers.set(
+            names::X_ENVOY_DOWNSTREAM_SERVICE_CLUSTER,
+            self.cluster.clone(),
+        );
+        if headers
+            .get(&names::USER_AGENT)
+            .is_none_or(HeaderValue::is_empty)
+        {
+            headers.set(names::USER_AGENT, self.cluster.clone());
+        }
+        if let Some(node) = &self.node {
+            headers.set(names::X_ENVOY_DOWNSTREAM_SERVICE_NODE, node.clone());
+        }
     }
 }
 
@@ -340,7 +358,7 @@ fn remove_client_cert(head: &mut RequestHead, hcm: &HcmConfig, seen: Seen) {
 }
 
 /// The scheme: the one that is configured, else for HTTP/1 the one that
-/// `x-forwarded-proto` names.
+/// `x-forwarded-proto` names. One that is none of HTTP's gives way to the transport's.
 pub(super) fn set_scheme(head: &mut RequestHead, hcm: &HcmConfig, info: &StreamInfo) {
     if let Some(scheme) = &hcm.scheme_overwrite {
         head.scheme = Scheme::from_bytes(scheme.as_bytes());
@@ -354,6 +372,12 @@ pub(super) fn set_scheme(head: &mut RequestHead, hcm: &HcmConfig, info: &StreamI
             Scheme::Other(_) => {}
             scheme => head.scheme = scheme,
         }
+    }
+    if let Scheme::Other(_) = head.scheme {
+        head.scheme = match info.connection.tls {
+            true => Scheme::Https,
+            false => Scheme::Http,
+        };
     }
 }
 

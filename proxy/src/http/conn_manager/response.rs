@@ -5,29 +5,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use outrigger_config::ir::{HcmConfig, ServerHeaderTransformation};
 use outrigger_types::{
-    HeaderName, HeaderValue, Headers, Protocol, RequestHead, ResponseHead, StatusCode, StreamInfo,
-    names,
+    HeaderName, HeaderValue, Headers, RequestHead, ResponseHead, StatusCode, names,
 };
 
 /// Makes a response fit for the client: `date`, `server`, no fields of the
 /// upstream's connection, and the request's id where it is asked for. Closing
 /// of connections is the codec's.
-pub fn mutate(
-    head: &mut ResponseHead,
-    hcm: &HcmConfig,
-    request: &RequestHead,
-    info: &StreamInfo,
-    is_local: bool,
-) {
+pub fn mutate(head: &mut ResponseHead, hcm: &HcmConfig, request: &RequestHead, is_local: bool) {
     if !head.headers.contains(&names::DATE) {
         head.headers.append(names::DATE, date());
     }
     write_server(&mut head.headers, hcm);
-    let upgraded = !is_local && takes_upgrade(head, request, info);
+    let upgraded =
+        !is_local && request.protocol.is_some() && head.status == StatusCode::SWITCHING_PROTOCOLS;
     remove_hop_by_hop(&mut head.headers, upgraded);
-    if upgraded {
-        finish_upgrade(head, request, info);
-    }
     if (hcm.always_set_request_id_in_response
         || request.headers.contains(&names::X_ENVOY_FORCE_TRACE))
         && let Some(id) = request.headers.get(&names::X_REQUEST_ID)
@@ -69,14 +60,28 @@ fn server_value(name: &str) -> HeaderValue {
     }
 }
 
-/// Whether the upstream takes the upgrade that was asked for: HTTP/2 says so
-/// with a 200 to the extended CONNECT.
-fn takes_upgrade(head: &ResponseHead, request: &RequestHead, info: &StreamInfo) -> bool {
-    request.protocol.is_some()
-        && match info.upstream.protocol {
-            Some(Protocol::Http2) => head.status == StatusCode::OK,
-            _ => head.status == StatusCode::SWITCHING_PROTOCOLS,
-        }
+/// The answer of an HTTP/2 upstream to the extended CONNECT that an upgrade became, in
+/// the words of HTTP/1: 200 takes the upgrade.
+pub fn upgrade_from_http2(head: &mut ResponseHead, protocol: &bytes::Bytes) {
+    if head.status != StatusCode::OK {
+        return;
+    }
+    head.status = StatusCode::SWITCHING_PROTOCOLS;
+    if let Ok(protocol) = HeaderValue::from_maybe_shared(protocol.clone()) {
+        head.headers.set(names::UPGRADE, protocol);
+    }
+    head.headers
+        .set(names::CONNECTION, HeaderValue::from_static("upgrade"));
+}
+
+/// The answer that takes an upgrade, in the words of HTTP/2.
+pub fn upgrade_to_http2(head: &mut ResponseHead) {
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        head.status = StatusCode::OK;
+        head.headers.retain(|name, _| {
+            *name != names::UPGRADE && *name != names::CONNECTION && *name != names::CONTENT_LENGTH
+        });
+    }
 }
 
 /// Fields that are between the upstream and this proxy.
@@ -88,24 +93,6 @@ fn remove_hop_by_hop(headers: &mut Headers, upgraded: bool) {
     };
     if headers.iter().any(|(name, _)| removed(name)) {
         headers.retain(|name, _| !removed(name));
-    }
-}
-
-/// Says that the upgrade was taken in the words of the client's protocol.
-fn finish_upgrade(head: &mut ResponseHead, request: &RequestHead, info: &StreamInfo) {
-    if info.protocol == Some(Protocol::Http2) {
-        head.status = StatusCode::OK;
-        head.headers.retain(|name, _| {
-            *name != names::UPGRADE && *name != names::CONNECTION && *name != names::CONTENT_LENGTH
-        });
-    } else if info.upstream.protocol == Some(Protocol::Http2) {
-        head.status = StatusCode::SWITCHING_PROTOCOLS;
-        let protocol = request.protocol.clone().unwrap_or_default();
-        if let Ok(protocol) = HeaderValue::from_maybe_shared(protocol) {
-            head.headers.set(names::UPGRADE, protocol);
-        }
-        head.headers
-            .set(names::CONNECTION, HeaderValue::from_static("upgrade"));
     }
 }
 
@@ -162,8 +149,7 @@ fn civil(days: u64) -> (u64, usize, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::conn_manager::request::tests::{hcm, info, request};
-    use outrigger_types::Method;
+    use crate::http::conn_manager::request::tests::{hcm, request};
 
     fn names_after(hcm: &HcmConfig, fields: &[(&str, &str)]) -> String {
         let mut head = ResponseHead::new(StatusCode::OK);
@@ -172,7 +158,6 @@ mod tests {
             &mut head,
             hcm,
             &request("/", &[("x-request-id", "id")]),
-            &info(),
             false,
         );
         let fields = head.headers.iter().filter(|(n, _)| **n != names::DATE);
@@ -220,25 +205,28 @@ mod tests {
 
     #[test]
     fn an_upgrade_is_told_in_the_words_of_each_protocol() {
-        for (up, down, given, expected) in [
-            (Protocol::Http11, Protocol::Http11, 101, 101),
-            (Protocol::Http11, Protocol::Http2, 101, 200),
-            (Protocol::Http2, Protocol::Http11, 200, 101),
-            (Protocol::Http2, Protocol::Http2, 200, 200),
-            (Protocol::Http11, Protocol::Http11, 200, 200),
-        ] {
-            let mut asked = request("/", &[]);
-            (asked.method, asked.protocol) = (Method::GET, Some("websocket".into()));
-            let mut info = info();
-            (info.protocol, info.upstream.protocol) = (Some(down), Some(up));
+        for (given, http1, http2) in [(200, 101, 200), (201, 201, 201), (403, 403, 403)] {
             let mut head = ResponseHead::new(StatusCode::from_u16(given).unwrap());
-            mutate(&mut head, &hcm(), &asked, &info, false);
-            assert_eq!(head.status.as_u16(), expected, "{up:?} to {down:?}");
+            upgrade_from_http2(&mut head, &"websocket".into());
+            assert_eq!(head.status.as_u16(), http1);
             let named = head.headers.get_bytes(&names::UPGRADE);
-            assert_eq!(
-                named.is_some(),
-                up == Protocol::Http2 && down == Protocol::Http11
-            );
+            assert_eq!(named.is_some(), http1 == 101);
+            upgrade_to_http2(&mut head);
+            assert_eq!(head.status.as_u16(), http2);
+            assert!(head.headers.is_empty());
+        }
+    }
+
+    #[test]
+    fn only_an_upgrade_that_was_taken_keeps_its_fields() {
+        for (asked, status, kept) in [(true, 101, true), (true, 200, false), (false, 101, false)] {
+            let mut request = request("/", &[]);
+            request.protocol = asked.then(|| "websocket".into());
+            let mut head = ResponseHead::new(StatusCode::from_u16(status).unwrap());
+            head.headers
+                .set(names::UPGRADE, HeaderValue::from_static("websocket"));
+            mutate(&mut head, &hcm(), &request, false);
+            assert_eq!(head.headers.contains(&names::UPGRADE), kept, "{status}");
         }
     }
 

@@ -3,7 +3,7 @@
 use std::task::{Context, Poll};
 
 use filter_api::Side;
-use outrigger_types::{Buffer, Headers, ResetReason, ResponseHead};
+use outrigger_types::{Buffer, Headers, Protocol, ResetReason, ResponseHead};
 
 use super::{BodyEnd, Stream};
 use crate::http::codec::ServerStream;
@@ -80,13 +80,7 @@ impl Stream {
         let Some(response) = &mut self.response else {
             return;
         };
-        conn_manager::mutate_response(
-            &self.hcm,
-            response,
-            &self.request,
-            &self.info,
-            self.download.is_local,
-        );
+        conn_manager::mutate_response(&self.hcm, response, &self.request, self.download.is_local);
         self.info.response_code = Some(response.status.as_u16());
         self.info.header_bytes_sent = response.byte_size() as u64;
         self.info.times.first_downstream_tx = Some(self.info.elapsed());
@@ -98,7 +92,11 @@ impl Stream {
                 self.download.closes = true;
             }
         }
-        let sent = self.down.send_head(response.clone(), ends);
+        let mut head = response.clone();
+        if self.upgrade && self.info.protocol == Some(Protocol::Http2) {
+            conn_manager::response::upgrade_to_http2(&mut head);
+        }
+        let sent = self.down.send_head(head, ends);
         self.download.head_sent = true;
         match sent {
             Err(error) => self.on_downstream_reset(&error),

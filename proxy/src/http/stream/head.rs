@@ -16,6 +16,7 @@ use super::upstream::Upstream;
 use super::{BodyEnd, Download, FilterChain, Stream, Upload};
 use crate::http::codec::ServerStream;
 use crate::http::conn_manager::{Hcm, request};
+use crate::router::matcher::RouteMatch;
 use crate::router::redirect;
 
 /// A request as the codec gave it.
@@ -89,6 +90,7 @@ impl Stream {
         let checked = request::mutate(
             &mut self.request,
             &self.hcm.config,
+            &self.hcm.worker.caller,
             &mut self.info,
             self.routing.random,
         );
@@ -105,10 +107,6 @@ impl Stream {
             self.hcm.count_refused(&reply);
             return self.local_reply(reply);
         }
-        if self.request.protocol.is_some() {
-            self.upgrade = true;
-            self.hcm.begin_upgrade();
-        }
         let verdict = {
             let (chain, mut parts) = self.split();
             chain.head(Side::Decode, &mut parts, end_stream)
@@ -124,16 +122,23 @@ impl Stream {
         }
     }
 
-    /// Where no route was found that is the answer, not the upgrade.
-    fn check_upgrade(&self) -> Result<(), LocalReply> {
-        let Some(route) = self.routing.matched.as_ref().and_then(|m| m.route.as_ref()) else {
-            return Ok(());
-        };
-        let upgrades = match &route.action {
-            RouteActionConfig::Forward(forward) => Some(&forward.upgrades),
-            RouteActionConfig::Redirect(_) | RouteActionConfig::DirectResponse { .. } => None,
-        };
-        request::check_upgrade(&self.request, &self.hcm.config, upgrades)
+    /// Begins an upgrade that is taken. Where no route was found that is the answer, not
+    /// the upgrade.
+    fn check_upgrade(&mut self) -> Result<(), LocalReply> {
+        let matched = self.routing.matched.as_ref();
+        let upgrades = matched.and_then(RouteMatch::forward).map(|f| &f.upgrades);
+        match request::takes_upgrade(&self.request, &self.hcm.config, upgrades) {
+            None => Ok(()),
+            Some(true) => {
+                self.upgrade = true;
+                self.hcm.begin_upgrade();
+                Ok(())
+            }
+            Some(false) => match matched.and_then(|m| m.route.as_ref()) {
+                Some(_) => Err(request::upgrade_refused()),
+                None => Ok(()),
+            },
+        }
     }
 
     /// Asks for the body of a request that waits to be asked, unless the upstream

@@ -65,7 +65,7 @@ pub struct Stream {
     is_head: bool,
     /// There was no request that could be read.
     unreadable: bool,
-    /// It is an upgrade that was let through.
+    /// It is an upgrade, or a CONNECT, that was let through.
     upgrade: bool,
     over: bool,
     moved: bool,
@@ -277,7 +277,10 @@ impl Stream {
         self.hcm.count_reset();
         self.hcm.count_local_reset();
         self.abandon_upstream(false);
-        self.down.reset(reason);
+        self.down.reset(match self.lost_tunnel() {
+            true => ResetReason::ConnectError,
+            false => reason,
+        });
         self.over = true;
     }
 

@@ -1,8 +1,10 @@
 //! The router's part of a stream: attempts at upstream hosts. What they answer is
-//! in [`response`], what becomes of those that fail in [`outcome`].
+//! in [`response`], what becomes of those that fail in [`outcome`], what is particular
+//! to upgrades in [`tunnel`].
 
 mod outcome;
 mod response;
+mod tunnel;
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,8 +14,8 @@ use filter_api::LocalReply;
 use outrigger_config::ir::{ForwardConfig, HostRewrite, RoutingPriority};
 use outrigger_stats::Slab;
 use outrigger_types::{
-    Address, Buffer, HeaderValue, Protocol, RequestHead, ResponseFlag, StatusCode, UpstreamInfo,
-    details, names,
+    Address, Buffer, HeaderValue, Method, Protocol, RequestHead, ResponseFlag, StatusCode,
+    UpstreamInfo, details, names,
 };
 
 use super::routing::note_cluster;
@@ -67,7 +69,8 @@ pub(super) struct Upstream {
 struct Target {
     cluster: Arc<WorkerCluster>,
     priority: RoutingPriority,
-    protocol: Protocol,
+    /// None for the raw bytes of a tunnel.
+    protocol: Option<Protocol>,
     head: RequestHead,
     attempt_count_header: bool,
     timeout_retry_header: bool,
@@ -190,9 +193,10 @@ impl Stream {
             self.upstream.replay = Some(Buffer::new());
         }
         let downstream = self.info.protocol.unwrap_or(Protocol::Http11);
+        let terminates = forward.terminates_connect && self.request.method == Method::CONNECT;
         self.upstream.target = Some(Target {
             priority: forward.priority,
-            protocol: cluster.info.protocol(downstream),
+            protocol: (!terminates).then(|| cluster.info.protocol(downstream)),
             head: self.request.clone(),
             attempt_count_header: matched.vhost.include_request_attempt_count,
             timeout_retry_header: matched.vhost.include_is_timeout_retry_header,
@@ -200,6 +204,10 @@ impl Stream {
             append_forwarded_host: forward.append_x_forwarded_host,
             cluster: cluster.clone(),
         });
+        if self.is_websocket() {
+            // Its request does not end: the answer is waited for from now on.
+            self.timers.global = found.global.map(|d| Instant::now() + d);
+        }
         match cluster.overload() {
             Overload::Serve => self.start_attempt(),
             Overload::Maintenance => self.refuse_for_maintenance(&cluster),
@@ -359,7 +367,7 @@ impl Stream {
         upstream.connection_id = Some(meta.id);
         upstream.local = meta.local.clone();
         upstream.remote = Some(meta.remote.clone());
-        upstream.protocol = Some(meta.protocol);
+        upstream.protocol = meta.protocol;
         upstream.connect_start = Some(meta.connect_start);
         upstream.connect_end = Some(meta.opened);
         upstream.pool_ready = Some(Instant::now());
@@ -494,10 +502,11 @@ impl Stream {
     }
 
     fn send_upstream(&mut self, cx: &mut Context<'_>) {
+        let waits = !self.upstream.committed && self.waits_for_answer();
         let Attempt::Active(active) = &mut self.upstream.attempt else {
             return;
         };
-        if self.upstream.end_sent {
+        if self.upstream.end_sent || waits {
             return;
         }
         let plain_end = matches!(self.upstream.end, Some(BodyEnd::Plain));

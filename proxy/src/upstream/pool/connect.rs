@@ -41,8 +41,10 @@ pub(super) async fn run(pool: Arc<Pool>, cluster: Arc<WorkerCluster>, guard: Bre
                 .record(ClusterStats::upstream_cx_connect_ms, millis_since(started));
             let meta = meta(Some((io.local_address().ok(), remote)));
             match pool.protocol {
-                Protocol::Http2 => drive_h2(&pool, &cluster, io, meta).await,
-                Protocol::Http10 | Protocol::Http11 => offer_h1(&pool, &cluster, io, meta),
+                Some(Protocol::Http2) => drive_h2(&pool, &cluster, io, meta).await,
+                None | Some(Protocol::Http10 | Protocol::Http11) => {
+                    offer_h1(&pool, &cluster, io, meta);
+                }
             }
         }
         Ok(Err(error)) => {
@@ -78,6 +80,10 @@ fn fail(pool: &Arc<Pool>, cluster: &WorkerCluster, reason: ResetReason, why: &st
 }
 
 fn offer_h1(pool: &Arc<Pool>, cluster: &Arc<WorkerCluster>, io: Io, meta: Arc<ConnectionMeta>) {
+    if pool.protocol.is_some() {
+        // As in Envoy the names are there with the first connection.
+        cluster.http1_stats();
+    }
     let connection = h1::ClientConnection::new(io, cluster.info.h1_options());
     pool.inner.lock().connecting -= 1;
     pool.store_idle(PooledH1 {

@@ -91,13 +91,13 @@ impl Pool {
         if whole {
             h1.meta.end_stream();
         }
-        if whole && !by_peer {
+        if !by_peer && h1.connection.announced_close() {
             h1.meta
                 .cluster()
                 .stats
                 .inc(ClusterStats::upstream_cx_close_notify);
         }
-        if h1.connection.is_protocol_error() {
+        if h1.connection.is_protocol_error() || (whole && h1.connection.sent_unasked()) {
             h1.meta
                 .cluster()
                 .stats

@@ -57,7 +57,7 @@ enum AttachedConnection {
     H2(H2Slot),
 }
 
-/// An HTTP/1 connection with what the pool knows of it.
+/// An HTTP/1 connection, or one of raw bytes, with what the pool knows of it.
 struct PooledH1 {
     connection: Box<h1::ClientConnection>,
     meta: Arc<ConnectionMeta>,
@@ -86,7 +86,8 @@ pub enum Acquire {
 pub struct Pool {
     cluster: Weak<WorkerCluster>,
     host: Arc<Host>,
-    protocol: Protocol,
+    /// None carries raw bytes: the tunnels of CONNECT.
+    protocol: Option<Protocol>,
     breaker: Arc<CircuitBreaker>,
     inner: Mutex<Inner>,
 }
@@ -132,7 +133,7 @@ impl Pool {
         cluster: &Arc<WorkerCluster>,
         host: Arc<Host>,
         priority: RoutingPriority,
-        protocol: Protocol,
+        protocol: Option<Protocol>,
     ) -> Arc<Self> {
         Arc::new(Self {
             cluster: Arc::downgrade(cluster),
@@ -241,7 +242,7 @@ impl Pool {
     fn take_ready(self: &Arc<Self>) -> Option<AttachedConnection> {
         let mut inner = self.inner.lock();
         match self.protocol {
-            Protocol::Http2 => {
+            Some(Protocol::Http2) => {
                 if inner.open.iter().any(|c| c.handle.is_draining()) {
                     inner.open.retain(|c| !c.handle.is_draining());
                 }
@@ -252,7 +253,7 @@ impl Pool {
                 let slot = self.slot(&mut inner, at);
                 Some(AttachedConnection::H2(slot))
             }
-            Protocol::Http10 | Protocol::Http11 => {
+            None | Some(Protocol::Http10 | Protocol::Http11) => {
                 while let Some(idle) = inner.idle.pop() {
                     if let Some(ready) = idle.check() {
                         inner.busy += 1;
@@ -293,8 +294,8 @@ impl Pool {
             let guard = {
                 let mut inner = self.inner.lock();
                 let per_connection = match self.protocol {
-                    Protocol::Http2 => cluster.info.streams_per_connection() as usize,
-                    Protocol::Http10 | Protocol::Http11 => 1,
+                    Some(Protocol::Http2) => cluster.info.streams_per_connection() as usize,
+                    None | Some(Protocol::Http10 | Protocol::Http11) => 1,
                 };
                 if inner.pending.len() <= inner.connecting as usize * per_connection {
                     return;

@@ -23,8 +23,8 @@ pub struct ConnectionMeta {
     pub local: Option<Address>,
     /// The peer's end.
     pub remote: Address,
-    /// What it speaks.
-    pub protocol: Protocol,
+    /// What it speaks; none for raw bytes.
+    pub protocol: Option<Protocol>,
     /// When it began to be made.
     pub connect_start: Instant,
     /// When it was made.
@@ -49,17 +49,18 @@ impl ConnectionMeta {
     pub(super) fn new(
         cluster: &Arc<WorkerCluster>,
         host: &Arc<Host>,
-        protocol: Protocol,
+        protocol: Option<Protocol>,
         ends: Option<(Option<Address>, Address)>,
         connect_start: Instant,
         connections: BreakerGuard,
     ) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         cluster.stats.inc(ClusterStats::upstream_cx_total);
-        cluster.stats.inc(match protocol {
-            Protocol::Http2 => ClusterStats::upstream_cx_http2_total,
-            Protocol::Http10 | Protocol::Http11 => ClusterStats::upstream_cx_http1_total,
-        });
+        match protocol {
+            Some(Protocol::Http2) => cluster.stats.inc(ClusterStats::upstream_cx_http2_total),
+            Some(_) => cluster.stats.inc(ClusterStats::upstream_cx_http1_total),
+            None => {}
+        }
         cluster.stats.gauge_inc(ClusterStats::upstream_cx_active);
         host.stats.cx_active.fetch_add(1, Ordering::Relaxed);
         host.stats.cx_total.fetch_add(1, Ordering::Relaxed);
@@ -212,7 +213,11 @@ impl Attached {
         let active = ActiveRequest::begin(&meta);
         let (stream, slot) = match self.connection {
             AttachedConnection::H1(mut h1) => {
-                if let Err(error) = h1.connection.send_head(head, end_stream) {
+                let begun = match meta.protocol {
+                    Some(_) => h1.connection.send_head(head, end_stream),
+                    None => h1.connection.open_tunnel(end_stream),
+                };
+                if let Err(error) = begun {
                     self.pool.lose_h1(h1, false);
                     return Err(error);
                 }
@@ -264,7 +269,11 @@ impl Drop for UpstreamStream {
             if reusable {
                 self.pool.release_h1(h1);
             } else {
-                let by_peer = self.by_peer || h1.connection.is_ended_by_peer();
+                // A tunnel of which the peer ends its direction is still ours to close.
+                let by_peer = match h1.connection.is_connect() {
+                    true => h1.connection.is_complete(),
+                    false => self.by_peer || h1.connection.is_ended_by_peer(),
+                };
                 self.pool.lose_h1(h1, by_peer);
             }
         }

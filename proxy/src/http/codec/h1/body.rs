@@ -6,7 +6,7 @@ use super::head::parse_trailers;
 use super::options::{H1Error, Options};
 use crate::http::codec::BodyEvent;
 
-/// Extensions and padding of a chunk's size line, bytes.
+/// Extensions and padding of a chunk's size line, and what may stand after its data, bytes.
 const MAX_CHUNK_LINE: u32 = 16 * 1024;
 
 /// What delimits a body.
@@ -29,9 +29,11 @@ enum State {
     Length(u64),
     Size(SizeLine),
     Data(u64),
-    DataEnd { cr: bool },
+    /// So many bytes of the line after a chunk's data were skipped.
+    DataEnd(usize),
     Trailers,
     UntilClose,
+    Raw,
     Done,
 }
 
@@ -105,12 +107,19 @@ impl Decoder {
                 Framing::None => State::Done,
                 Framing::Length(n) => State::Length(n),
                 Framing::Chunked => State::Size(SizeLine::START),
-                Framing::UntilClose | Framing::Raw => State::UntilClose,
+                Framing::UntilClose => State::UntilClose,
+                Framing::Raw => State::Raw,
             },
             max_bytes: options.max_headers_bytes,
             max_count: options.max_headers_count,
             keep_trailers: options.enable_trailers,
         }
+    }
+
+    /// Whether there is no message any more, whose end the end of the connection could
+    /// be.
+    pub(super) fn is_raw(&self) -> bool {
+        self.state == State::Raw
     }
 
     /// Whether the body is over.
@@ -134,7 +143,7 @@ impl Decoder {
                     }
                     return Ok(Some(BodyEvent::Data { bytes, end_stream }));
                 }
-                State::UntilClose => {
+                State::UntilClose | State::Raw => {
                     return Ok(Some(BodyEvent::Data {
                         bytes: buf.split().freeze(),
                         end_stream: false,
@@ -154,11 +163,20 @@ impl Decoder {
                     let end_stream = *left == 0 && self.end_chunk(buf);
                     return Ok(Some(BodyEvent::Data { bytes, end_stream }));
                 }
-                State::DataEnd { cr } => match buf.get_u8() {
-                    b'\r' if !*cr => *cr = true,
-                    b'\n' => self.state = State::Size(SizeLine::START),
-                    _ => return Err(H1Error::CODEC),
-                },
+                // As in Envoy what stands there is skipped: the body is framed anew for
+                // the other side, which sees none of it.
+                State::DataEnd(skipped) => {
+                    let end = buf.iter().position(|b| *b == b'\n');
+                    let line = end.map_or(buf.len(), |lf| lf + 1);
+                    *skipped += line;
+                    if *skipped > MAX_CHUNK_LINE as usize {
+                        return Err(H1Error::CODEC);
+                    }
+                    buf.advance(line);
+                    if end.is_some() {
+                        self.state = State::Size(SizeLine::START);
+                    }
+                }
             }
         }
     }
@@ -172,7 +190,7 @@ impl Decoder {
             self.state = State::Done;
             return true;
         }
-        self.state = State::DataEnd { cr: false };
+        self.state = State::DataEnd(0);
         false
     }
 

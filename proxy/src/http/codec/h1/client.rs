@@ -33,6 +33,12 @@ pub struct ClientConnection {
     failed: Option<StreamError>,
     /// Who waits for an upgrade to be accepted before it sends.
     upgrade_waker: Option<Waker>,
+    /// It carries raw bytes from the first one on.
+    tunnel: bool,
+    /// Our direction of a tunnel is ended.
+    shut: bool,
+    /// The upstream said that it closes the connection.
+    announced_close: bool,
 }
 
 impl ClientConnection {
@@ -47,6 +53,9 @@ impl ClientConnection {
             keep_alive: true,
             failed: None,
             upgrade_waker: None,
+            tunnel: false,
+            shut: false,
+            announced_close: false,
             options,
         }
     }
@@ -83,6 +92,28 @@ impl ClientConnection {
         }
     }
 
+    /// Makes the connection a tunnel without a word to the upstream: the answer is a 200 at
+    /// once, then raw bytes go both ways, and each direction ends by itself.
+    ///
+    /// # Errors
+    /// A request is not over.
+    pub fn open_tunnel(&mut self, end_stream: bool) -> Result<(), StreamError> {
+        if !self.is_reusable() {
+            return Err(StreamError::local("http1.request_out_of_place"));
+        }
+        self.asked = Asked {
+            head: false,
+            connect: true,
+        };
+        self.tunnel = true;
+        self.body = None;
+        self.sending = Sending::Body(Outgoing::Raw);
+        match end_stream {
+            true => self.finish(None),
+            false => Ok(()),
+        }
+    }
+
     fn finish(&mut self, trailers: Option<&Headers>) -> Result<(), StreamError> {
         let case = self.options.header_case;
         let result = self
@@ -106,6 +137,17 @@ impl ClientConnection {
         if self.body.is_some() {
             return Poll::Ready(Err(StreamError::local("http1.head_was_taken")));
         }
+        if self.tunnel {
+            let opened = ParsedResponse {
+                head: ResponseHead::new(StatusCode::OK),
+                framing: Framing::Raw,
+                keep_alive: false,
+                close: false,
+            };
+            let head = self.take_head(opened);
+            self.body = Some(Decoder::new(Framing::UntilClose, &self.options));
+            return Poll::Ready(Ok(head));
+        }
         loop {
             let input = &mut self.wire.input;
             match parse_response(input, &mut self.scan, self.asked, &self.options) {
@@ -128,11 +170,13 @@ impl ClientConnection {
             head,
             framing,
             keep_alive,
+            close,
         } = response;
         if is_interim(&head) {
             return HeadEvent::Informational(head);
         }
         self.keep_alive &= keep_alive;
+        self.announced_close = close;
         if self.sending == Sending::Body(Outgoing::Raw) && framing != Framing::Raw {
             self.drop_upload();
         }
@@ -169,6 +213,9 @@ impl ClientConnection {
             }
             match ready!(self.wire.poll_fill(cx)) {
                 Ok(0) if body.end_of_connection() => return Poll::Ready(Ok(BodyEvent::End)),
+                Ok(0) if body.is_raw() => {
+                    return self.fail(StreamError::connection_termination());
+                }
                 Ok(0) => return self.fail(StreamError::protocol("http1.codec_error")),
                 Ok(_) => {}
                 Err(_) => return self.fail(StreamError::connection_termination()),
@@ -245,7 +292,13 @@ impl ClientConnection {
     /// Writes all that waits. An upstream that reads no more may have answered
     /// all the same, so that this is no error.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
-        if ready!(self.wire.poll_flush(cx)).is_err() {
+        let ends = self.tunnel && self.sending == Sending::Done && !self.shut;
+        let done = match ends {
+            true => ready!(self.wire.poll_shutdown(cx)),
+            false => ready!(self.wire.poll_flush(cx)),
+        };
+        self.shut |= ends;
+        if done.is_err() {
             self.wire.drop_output();
             self.drop_upload();
         }
@@ -277,10 +330,25 @@ impl ClientConnection {
             && self.body.as_ref().is_some_and(Decoder::is_done)
     }
 
+    /// Whether the upstream sent what it was not asked for.
+    pub fn sent_unasked(&self) -> bool {
+        !self.tunnel && !self.wire.input.is_empty()
+    }
+
     /// Whether the upstream broke the protocol.
     pub fn is_protocol_error(&self) -> bool {
         let failed = self.failed.as_ref();
         failed.is_some_and(|error| error.reason == ResetReason::ProtocolError)
+    }
+
+    /// Whether it carries a CONNECT, or a tunnel.
+    pub fn is_connect(&self) -> bool {
+        self.asked.connect
+    }
+
+    /// Whether the response said that the connection is closed after it.
+    pub fn announced_close(&self) -> bool {
+        self.announced_close
     }
 
     /// Whether the upstream has closed its direction.

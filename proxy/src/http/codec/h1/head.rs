@@ -21,6 +21,8 @@ pub(super) struct ParsedRequest {
     pub(super) framing: Framing,
     pub(super) protocol: Protocol,
     pub(super) keep_alive: bool,
+    /// Fields that were dropped for the underscore in their name.
+    pub(super) dropped: u32,
 }
 
 /// A response's head, and what follows it.
@@ -29,6 +31,8 @@ pub(super) struct ParsedResponse {
     pub(super) head: ResponseHead,
     pub(super) framing: Framing,
     pub(super) keep_alive: bool,
+    /// The head says that the connection is closed after the response.
+    pub(super) close: bool,
 }
 
 /// Takes a request's head out of `buf`; none if it is not whole yet.
@@ -151,6 +155,7 @@ fn build_request(
     head.scheme = options.scheme.clone();
     head.headers = Headers::with_capacity(layout.fields.len() + 8);
     let mut framings = Framings::default();
+    let mut dropped = 0;
     for at in layout.fields {
         let (name, value) = field(bytes, at)?;
         if name == names::HOST {
@@ -160,8 +165,9 @@ fn build_request(
         if options.underscores != UnderscoresAction::Allow && name.as_str().contains('_') {
             match options.underscores {
                 UnderscoresAction::RejectRequest => return Err(H1Error::UNDERSCORE),
-                UnderscoresAction::DropHeader | UnderscoresAction::Allow => continue,
+                UnderscoresAction::DropHeader | UnderscoresAction::Allow => dropped += 1,
             }
+            continue;
         }
         framings.note(&name, &value)?;
         head.headers.append(name, checked(value)?);
@@ -183,6 +189,7 @@ fn build_request(
             _ => Protocol::Http11,
         },
         keep_alive: framings.keeps_alive(layout.minor),
+        dropped,
     })
 }
 
@@ -258,7 +265,7 @@ fn request_framing(
             return Err(H1Error::TRANSFER_ENCODING);
         }
         if framings.length.is_some_and(|n| n != 0) {
-            return Err(H1Error::LENGTH);
+            return Err(H1Error::BODY);
         }
         head.headers.remove(&names::CONTENT_LENGTH);
         return Ok(Framing::Raw);
@@ -266,8 +273,6 @@ fn request_framing(
     let upgrade = framings.upgrade_to.take().filter(|_| framings.upgrade);
     match upgrade.filter(|_| !options.ignore_upgrade) {
         Some(to) if to.eq_ignore_ascii_case(b"h2c") => drop_h2c(&mut head.headers),
-        Some(_) if framings.chunked => return Err(H1Error::CHUNKED),
-        Some(_) if framings.length.is_some_and(|n| n != 0) => return Err(H1Error::LENGTH),
         Some(to) => {
             head.protocol = Some(to);
             return Ok(Framing::Raw);
@@ -347,6 +352,7 @@ fn build_response(
         head,
         framing,
         keep_alive: keep_alive && !matches!(framing, Framing::UntilClose | Framing::Raw),
+        close: !keep_alive,
     })
 }
 

@@ -23,5 +23,5 @@ mod tests;
 mod wire;
 
 pub use client::ClientConnection;
-pub use options::{H1Error, HeaderCase, Options};
+pub use options::{H1Error, HeaderCase, Options, UNEXPECTED_UNDERSCORE};
 pub use server::{NextRequest, ServerConnection};

@@ -73,6 +73,9 @@ impl Default for Options {
     }
 }
 
+/// The details of a request that is refused for an underscore in a field's name.
+pub const UNEXPECTED_UNDERSCORE: &str = "http1.unexpected_underscore";
+
 /// A request that is not passed on but answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct H1Error {
@@ -114,6 +117,8 @@ impl H1Error {
     /// 400: a length where none may be.
     pub(super) const LENGTH: Self =
         Self::answer(StatusCode::BAD_REQUEST, "http1.content_length_not_allowed");
+    /// 400: a body where none may be.
+    pub(super) const BODY: Self = Self::answer(StatusCode::BAD_REQUEST, "http1.body_disallowed");
     /// 400: chunked where none may be.
     pub(super) const CHUNKED: Self = Self::answer(
         StatusCode::BAD_REQUEST,
@@ -121,7 +126,7 @@ impl H1Error {
     );
     /// 400: a name with an underscore.
     pub(super) const UNDERSCORE: Self =
-        Self::answer(StatusCode::BAD_REQUEST, "http1.unexpected_underscore");
+        Self::answer(StatusCode::BAD_REQUEST, UNEXPECTED_UNDERSCORE);
     /// 400: `connection` names what it may not.
     pub(super) const CONNECTION: Self =
         Self::answer(StatusCode::BAD_REQUEST, "http1.connection_header_rejected");

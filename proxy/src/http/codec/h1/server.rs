@@ -28,6 +28,8 @@ pub struct NextRequest {
     pub head: RequestHead,
     /// No body follows. Never of an upgrade or a CONNECT.
     pub end_stream: bool,
+    /// Fields that were dropped for the underscore in their name.
+    pub dropped_underscores: u32,
     /// HTTP/1.1 or HTTP/1.0.
     pub protocol: Protocol,
 }
@@ -98,6 +100,7 @@ impl ServerConnection {
             framing,
             protocol,
             keep_alive,
+            dropped,
         } = request;
         self.asked = Asked {
             head: head.method == Method::HEAD,
@@ -111,6 +114,7 @@ impl ServerConnection {
         NextRequest {
             head,
             end_stream: self.body.is_done(),
+            dropped_underscores: dropped,
             protocol,
         }
     }

@@ -91,7 +91,8 @@ fn join_cookies(headers: &mut Headers) {
     }
 }
 
-/// A request that goes out.
+/// A request that goes out; one that asks for an upgrade is an extended CONNECT, which
+/// has no length.
 pub(super) fn request_out(head: RequestHead) -> Result<Request<()>, StreamError> {
     const INVALID: StreamError = StreamError::local("http2.invalid_header");
     let mut uri = http::uri::Parts::default();
@@ -107,10 +108,16 @@ pub(super) fn request_out(head: RequestHead) -> Result<Request<()>, StreamError>
     }
     let mut request = Request::new(());
     *request.uri_mut() = Uri::from_parts(uri).map_err(|_| INVALID)?;
-    *request.method_mut() = head.method;
+    *request.method_mut() = match head.protocol {
+        Some(_) => Method::CONNECT,
+        None => head.method,
+    };
     // With HTTP/2 here `h2` would refuse a request without `:authority`.
     *request.version_mut() = Version::HTTP_11;
     *request.headers_mut() = headers_out(head.headers);
+    if head.protocol.is_some() {
+        request.headers_mut().remove(names::CONTENT_LENGTH);
+    }
     if let Some(protocol) = head.protocol {
         let protocol = std::str::from_utf8(&protocol).map_err(|_| INVALID)?;
         request

@@ -68,7 +68,7 @@ pub(crate) fn request(path: &str, fields: &[(&str, &str)]) -> RequestHead {
 /// What goes upstream, without the id, which is a new one.
 fn passed(hcm: &HcmConfig, fields: &[(&str, &str)]) -> (String, StreamInfo) {
     let (mut head, mut info) = (request("/", fields), info());
-    mutate(&mut head, hcm, &mut info, 7).unwrap();
+    mutate(&mut head, hcm, &caller(), &mut info, 7).unwrap();
     assert_eq!(info.request_id.as_deref().map(str::len), Some(36));
     (joined(&head.headers), info)
 }
@@ -103,6 +103,10 @@ const SAID: &[(&str, &str)] = &[
     ("x-envoy-original-host", "h"),
     ("x-envoy-foo", "1"),
 ];
+
+fn caller() -> Caller {
+    Caller::new("cluster", "node")
+}
 
 #[test]
 fn what_a_client_may_say_depends_on_who_it_is() {
@@ -184,7 +188,7 @@ fn an_id_from_outside_is_replaced_unless_it_is_kept() {
     const ID: &str = "11111111-2222-9333-8444-555555555555";
     let id = |hcm: &HcmConfig, id: &str| {
         let (mut head, mut info) = (request("/", &[("x-request-id", id)]), info());
-        mutate(&mut head, hcm, &mut info, 7).unwrap();
+        mutate(&mut head, hcm, &caller(), &mut info, 7).unwrap();
         info.request_id.unwrap().to_string()
     };
     let kept = HcmConfig {
@@ -211,7 +215,7 @@ fn hosts_lose_their_port_and_dot() {
     let host = |hcm: &HcmConfig, host: &str| {
         let mut head = request("/", &[]);
         head.authority = Some(host.to_owned().into());
-        mutate(&mut head, hcm, &mut info(), 7).unwrap();
+        mutate(&mut head, hcm, &caller(), &mut info(), 7).unwrap();
         String::from_utf8(head.authority.unwrap().to_vec()).unwrap()
     };
     let dot = HcmConfig {
@@ -247,7 +251,7 @@ fn hosts_lose_their_port_and_dot() {
 fn paths_are_normalised_as_configured() {
     let path = |hcm: &HcmConfig, path: &str| {
         let mut head = request(path, &[]);
-        match mutate(&mut head, hcm, &mut info(), 7) {
+        match mutate(&mut head, hcm, &caller(), &mut info(), 7) {
             Ok(()) => String::from_utf8(head.path.to_vec()).unwrap(),
             Err(reply) => reply.status.as_u16().to_string(),
         }
@@ -332,13 +336,33 @@ fn an_upgrade_needs_the_route_or_the_hcm() {
         let mut head = request("/", &[]);
         head.protocol = Some(protocol.to_owned().into());
         assert_eq!(
-            check_upgrade(&head, &hcm, route.as_ref()).is_ok(),
-            taken,
+            takes_upgrade(&head, &hcm, route.as_ref()),
+            Some(taken),
             "{protocol}"
         );
     }
     let mut head = request("", &[]);
     head.method = Method::CONNECT;
-    let refused = check_upgrade(&head, &hcm, None).unwrap_err();
-    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    assert_eq!(takes_upgrade(&head, &hcm, None), Some(false));
+    let route = BTreeMap::from([("connect".into(), true)]);
+    assert_eq!(takes_upgrade(&head, &hcm, Some(&route)), Some(true));
+    assert_eq!(takes_upgrade(&request("/", &[]), &hcm, None), None);
+}
+
+#[test]
+fn says_who_calls_when_it_is_told_to() {
+    let hcm = HcmConfig {
+        add_user_agent: true,
+        ..hcm()
+    };
+    for (given, agent) in [("mine", "mine"), ("", "cluster")] {
+        let mut head = request("/", &[("user-agent", given)]);
+        mutate(&mut head, &hcm, &caller(), &mut info(), 7).unwrap();
+        let value = |name: &'static str| head.headers.get_bytes(&HeaderName::from_static(name));
+        assert_eq!(value("user-agent"), Some(agent.as_bytes()));
+        let service = "x-envoy-downstream-service-cluster";
+        assert_eq!(value(service), Some(&b"cluster"[..]));
+        let node = "x-envoy-downstream-service-node";
+        assert_eq!(value(node), Some(&b"node"[..]));
+    }
 }

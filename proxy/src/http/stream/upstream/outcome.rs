@@ -108,7 +108,7 @@ impl Stream {
         let (Attempt::Active(mut active), false) = (attempt, complete) else {
             return;
         };
-        if active.meta.protocol == Protocol::Http2 {
+        if active.meta.protocol == Some(Protocol::Http2) {
             let stats = &active.meta.cluster().stats;
             stats.inc(ClusterStats::upstream_rq_tx_reset);
         }
@@ -335,7 +335,7 @@ pub(super) fn count(counted: &Counted, stat: CounterId<RequestStats>) {
 /// Counts the end of a stream as a pool of HTTP/2 does in Envoy; those of HTTP/1
 /// do not.
 fn count_stream_reset(active: &UpstreamStream, reason: ResetReason) {
-    if active.meta.protocol != Protocol::Http2 {
+    if active.meta.protocol != Some(Protocol::Http2) {
         return;
     }
     let stats = &active.meta.cluster().stats;

@@ -67,6 +67,9 @@ impl Stream {
         self.info.times.first_upstream_rx = Some(now);
         self.info.upstream.header_bytes_received = head.byte_size() as u64;
         self.timers.touch_upstream(Instant::now());
+        if self.upgrade && self.answered_upgrade(&mut head) {
+            return;
+        }
         if self.retried_by_head(&head, end_stream) {
             return;
         }

@@ -493,6 +493,44 @@ async fn a_refused_upgrade_drops_what_was_to_follow() {
 }
 
 #[tokio::test]
+async fn the_end_of_an_upstream_that_switched_protocols_is_a_loss() {
+    let (mut upstream, mut far) = client(Options::default());
+    let mut ask = request(Method::GET, &[("connection", "upgrade"), ("upgrade", "x")]);
+    ask.protocol = Some(Bytes::from_static(b"x"));
+    upstream.send_head(ask, false).unwrap();
+    far.write_all(b"HTTP/1.1 101 Up\r\n\r\nlast").await.unwrap();
+    drop(far);
+    poll_fn(|cx| upstream.poll_head(cx)).await.unwrap();
+    let last = poll_fn(|cx| upstream.poll_recv(cx)).await.unwrap();
+    assert!(matches!(last, BodyEvent::Data { bytes, end_stream: false } if &bytes[..] == b"last"));
+    let lost = poll_fn(|cx| upstream.poll_recv(cx)).await.unwrap_err();
+    assert_eq!(lost.reason, ResetReason::ConnectionTermination);
+}
+
+#[tokio::test]
+async fn a_tunnel_is_open_at_once_and_each_direction_ends_by_itself() {
+    let (mut upstream, mut far) = client(Options::default());
+    upstream.open_tunnel(false).unwrap();
+    let opened = poll_fn(|cx| upstream.poll_head(cx)).await.unwrap();
+    assert!(matches!(opened, HeadEvent::Final { head, end_stream: false } if head.status == 200));
+    let mut data = Buffer::from(Bytes::from_static(b"ping"));
+    poll_fn(|cx| upstream.poll_send_data(cx, &mut data, true))
+        .await
+        .unwrap();
+    poll_fn(|cx| upstream.poll_flush(cx)).await.unwrap();
+    assert_eq!(read(&mut far).await, "ping");
+    assert_eq!(read(&mut far).await, "", "our direction is ended");
+    assert!(!upstream.is_complete());
+    far.write_all(b"pong").await.unwrap();
+    drop(far);
+    let pong = poll_fn(|cx| upstream.poll_recv(cx)).await.unwrap();
+    assert!(matches!(pong, BodyEvent::Data { bytes, end_stream: false } if &bytes[..] == b"pong"));
+    let end = poll_fn(|cx| upstream.poll_recv(cx)).await.unwrap();
+    assert_eq!(end, BodyEvent::End);
+    assert!(upstream.is_complete() && !upstream.is_reusable());
+}
+
+#[tokio::test]
 async fn a_body_that_does_not_fit_its_length_is_refused() {
     for (length, data) in [("2", &b"abc"[..]), ("5", b"abc")] {
         let (mut connection, mut peer) = server(Options::default());

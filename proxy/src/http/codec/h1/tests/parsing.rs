@@ -197,6 +197,14 @@ fn tells_framing_keep_alive_and_upgrades() {
     let upgrade = get("connection: Upgrade\r\nupgrade: websocket\r\n");
     assert_eq!(upgrade.framing, Framing::Raw);
     assert_eq!(upgrade.head.protocol.as_deref(), Some(&b"websocket"[..]));
+    for body in ["content-length: 3\r\n", "transfer-encoding: chunked\r\n"] {
+        let fields = format!("connection: upgrade\r\nupgrade: websocket\r\n{body}");
+        assert_eq!(
+            get(&fields).framing,
+            Framing::Raw,
+            "what follows is no body"
+        );
+    }
     let h2c = get("connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: A\r\n");
     assert_eq!((h2c.framing, h2c.head.headers.len()), (Framing::None, 0));
 }
@@ -222,6 +230,7 @@ fn options_widen_and_narrow() {
     let request = parse_with(custom, &options).unwrap().unwrap();
     assert_eq!(&request.head.path[..], b"http://x/");
     assert!(request.head.headers.is_empty());
+    assert_eq!(request.dropped, 1);
     let both = b"PUT / HTTP/1.1\r\ncontent-length: 9\r\ntransfer-encoding: chunked\r\n\r\n";
     let request = parse_with(both, &options).unwrap().unwrap();
     assert_eq!(request.framing, Framing::Chunked);
@@ -337,6 +346,8 @@ fn chunk_framing_is_as_strict_as_envoys() {
         "1 \r\nx\r\n0\r\n\r\n",
         "1\t\r\nx\r\n0\r\n\r\n",
         "1\r\nx\n0\r\n\r\n",
+        "1\r\nxy\r\n0\r\n\r\n",
+        "1\r\nx\ry\r\n0\r\n\r\n",
         "1\r\nx\r\n0\r\n\n",
         "001\r\nx\r\n000\r\n\r\n",
     ] {
@@ -351,12 +362,13 @@ fn chunk_framing_is_as_strict_as_envoys() {
         " 1\r\nx\r\n0\r\n\r\n",
         "\r\nx\r\n0\r\n\r\n",
         "ffffffffffffffffff\r\nx\r\n",
-        "1\r\nxy\r\n0\r\n\r\n",
         "1\r\nx\r\n0\r\nx t: 1\r\n\r\n",
     ] {
         assert_eq!(read(bad), Err(H1Error::CODEC), "{bad:?}");
     }
     let endless = format!("1;{}\r\n", "a".repeat(20_000));
+    assert_eq!(read(&endless), Err(H1Error::CODEC));
+    let endless = format!("1\r\nx{}\r\n", "a".repeat(20_000));
     assert_eq!(read(&endless), Err(H1Error::CODEC));
 }
 
