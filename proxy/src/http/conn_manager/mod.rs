@@ -280,6 +280,8 @@ counts! {
     count_local_reset: downstream_rq_tx_reset;
     /// The response began before the request was complete.
     count_response_before_request_complete: downstream_rq_response_before_rq_complete;
+    /// The client broke the protocol in the middle of a request.
+    count_protocol_error: downstream_cx_protocol_error;
     /// A filter panicked.
     count_panic: downstream_rq_filter_panic;
     /// A request was answered 413.

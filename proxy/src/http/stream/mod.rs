@@ -243,6 +243,9 @@ impl Stream {
             return;
         }
         if error.reason == ResetReason::ProtocolError {
+            if matches!(self.down, ServerStream::H1(_)) {
+                self.hcm.count_protocol_error();
+            }
             if let (ServerStream::H1(connection), false) = (
                 &mut self.down,
                 self.download.head_sent || self.download.is_local,
