@@ -14,7 +14,7 @@ use super::options::{Mode, Options};
 use super::signals::{Request, Signals};
 use super::stats::ServerObserver;
 use super::watchdog::{Pulse, Watchdog};
-use super::worker::{Update, Worker};
+use super::worker::{OfBootstrap, Update, Worker};
 use crate::access_log::AccessLogManager;
 use crate::admin::endpoint::Endpoint;
 use crate::admin::{self, AdminContext, Call, ServerState};
@@ -41,10 +41,12 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Who calls, as the bootstrap's node says.
-    fn caller(&self) -> Caller {
-        let node = &self.bootstrap.config.node;
-        Caller::new(&node.cluster, &node.id)
+    fn of_bootstrap(&self) -> OfBootstrap {
+        let config = &self.bootstrap.config;
+        OfBootstrap {
+            max_connections: config.max_downstream_connections,
+            caller: Caller::new(&config.node.cluster, &config.node.id),
+        }
     }
 }
 
@@ -67,13 +69,12 @@ impl Workers {
             let store = settings.store.clone();
             let access_logs = settings.access_logs.clone();
             let drain_time = settings.options.drain_time;
-            let limit = settings.bootstrap.config.max_downstream_connections;
-            let caller = settings.caller();
+            let bootstrap = settings.of_bootstrap();
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
             let run = move || {
-                let worker = Worker::new(index, store, access_logs, drain_time, limit, caller);
+                let worker = Worker::new(index, store, access_logs, drain_time, bootstrap);
                 runtime.block_on(async {
                     tokio::spawn(pulse.beat());
                     worker.run(receiver).await;

@@ -94,6 +94,15 @@ pub enum Change {
 /// Changes that belong together.
 pub type Update = Arc<Vec<Change>>;
 
+/// What the bootstrap says to the streams of all workers.
+#[derive(Clone, Debug)]
+pub struct OfBootstrap {
+    /// Most downstream connections of the process; none for any number.
+    pub max_connections: Option<u64>,
+    /// Who calls, for those that ask.
+    pub caller: Caller,
+}
+
 /// What the streams of one worker share.
 pub struct Worker {
     /// Index, from 0.
@@ -133,19 +142,10 @@ impl Worker {
         store: Store,
         access_logs: Arc<AccessLogManager>,
         drain_time: Duration,
-        max_connections: Option<u64>,
-        caller: Caller,
+        bootstrap: OfBootstrap,
     ) -> Arc<Self> {
         let name = format!("worker_{index}");
-        Self::make(
-            index,
-            &name,
-            store,
-            access_logs,
-            drain_time,
-            max_connections,
-            caller,
-        )
+        Self::make(index, &name, store, access_logs, drain_time, bootstrap)
     }
 
     /// The main thread's own, which has the index after that of the last worker: it
@@ -156,15 +156,17 @@ impl Worker {
         access_logs: Arc<AccessLogManager>,
         drain_time: Duration,
     ) -> Arc<Self> {
-        let nobody = Caller::new("", "");
+        let bootstrap = OfBootstrap {
+            max_connections: None,
+            caller: Caller::new("", ""),
+        };
         Self::make(
             index,
             MAIN_THREAD,
             store,
             access_logs,
             drain_time,
-            None,
-            nobody,
+            bootstrap,
         )
     }
 
@@ -174,8 +176,7 @@ impl Worker {
         store: Store,
         access_logs: Arc<AccessLogManager>,
         drain_time: Duration,
-        max_connections: Option<u64>,
-        caller: Caller,
+        bootstrap: OfBootstrap,
     ) -> Arc<Self> {
         let prefix = format!("thread_local_cluster_manager.{name}.");
         Arc::new(Self {
@@ -188,8 +189,8 @@ impl Worker {
             access_logs,
             drain_time,
             http2: OnceLock::new(),
-            max_connections,
-            caller,
+            max_connections: bootstrap.max_connections,
+            caller: bootstrap.caller,
             clusters: RwLock::default(),
             routes: RwLock::default(),
             listeners: Mutex::default(),
