@@ -95,7 +95,7 @@ pub enum Change {
 pub type Update = Arc<Vec<Change>>;
 
 /// What the bootstrap says to the streams of all workers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct OfBootstrap {
     /// Most downstream connections of the process; none for any number.
     pub max_connections: Option<u64>,
@@ -156,10 +156,7 @@ impl Worker {
         access_logs: Arc<AccessLogManager>,
         drain_time: Duration,
     ) -> Arc<Self> {
-        let bootstrap = OfBootstrap {
-            max_connections: None,
-            caller: Caller::new("", ""),
-        };
+        let bootstrap = OfBootstrap::default();
         Self::make(
             index,
             MAIN_THREAD,

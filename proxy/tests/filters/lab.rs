@@ -10,7 +10,7 @@ use filter_api::{
     ConfigError, ExtensionRegistry, FactoryContext, HttpFilterConfig, RouteFilterConfig,
 };
 use outrigger::access_log::{AccessLogManager, AccessLogOptions};
-use outrigger::server::worker::Worker;
+use outrigger::server::worker::{OfBootstrap, Worker};
 use outrigger::snapshot::{Origin, Received, Resolver, Snapshot};
 use outrigger_filters::Registry;
 use outrigger_filters::http::testing::{Behaviour, TestFilter};
@@ -140,7 +140,13 @@ impl Lab {
             flush_min_size: 1,
         };
         let access_logs = Arc::new(AccessLogManager::new(options, &store).unwrap());
-        let worker = Worker::new(0, store.clone(), access_logs.clone(), Duration::ZERO, None);
+        let worker = Worker::new(
+            0,
+            store.clone(),
+            access_logs.clone(),
+            Duration::ZERO,
+            OfBootstrap::default(),
+        );
         let (sender, updates) = mpsc::unbounded_channel();
         let (answers, _) = mpsc::unbounded_channel();
         let resolver = Resolver::new(answers);

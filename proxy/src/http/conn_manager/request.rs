@@ -99,6 +99,13 @@ pub struct Caller {
     node: Option<HeaderValue>,
 }
 
+impl Default for Caller {
+    /// Nobody.
+    fn default() -> Self {
+        Self::new("", "")
+    }
+}
+
 impl Caller {
     /// From the cluster and the id of the process's node. What cannot be the value of a
     /// field is left out.
