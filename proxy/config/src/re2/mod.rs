@@ -4,6 +4,7 @@
 //! They are translated; what RE2 refuses is refused.
 
 mod class;
+mod size;
 mod translate;
 
 use std::borrow::Cow;

@@ -5,6 +5,7 @@
 //! dialect understands beyond RE2 cannot slip in.
 
 use super::class::{self, ByteSet};
+use super::size::{Atom, Level, repeated_size};
 
 /// The highest count of a repetition, nested ones multiplied.
 const MAX_REPEAT: u64 = 1000;
@@ -49,72 +50,6 @@ struct Flags {
     multi_line: bool,
     dot_all: bool,
     swap_greed: bool,
-}
-
-/// Something that a repetition can follow.
-#[derive(Clone, Copy, Debug)]
-struct Atom {
-    /// Where it begins in the output.
-    start: usize,
-    size: u64,
-    /// The product of the counts within.
-    repeat: u64,
-}
-
-/// The inside of a group.
-#[derive(Debug)]
-struct Level {
-    atoms: Vec<Atom>,
-    /// Where the alternative under way begins.
-    branch: usize,
-    previous: Option<(usize, usize)>,
-    size: u64,
-    repeat: u64,
-}
-
-impl Level {
-    fn new(start: usize) -> Self {
-        Self {
-            atoms: Vec::new(),
-            branch: start,
-            previous: None,
-            size: 0,
-            repeat: 1,
-        }
-    }
-
-    /// Ends the alternative under way. RE2 shares what neighbours begin with.
-    fn end_branch(&mut self, out: &str) {
-        let size = self
-            .atoms
-            .iter()
-            .fold(0_u64, |n, a| n.saturating_add(a.size));
-        let mut shared = 0;
-        if let Some((start, end)) = self.previous {
-            shared = shared_literals(&out[start..end], &out[self.branch..]);
-            if shared == 0 && size == 1 {
-                shared = 1;
-            }
-        }
-        self.size = self.size.saturating_add(size.saturating_sub(shared));
-        let repeat = self.atoms.iter().map(|a| a.repeat).max();
-        self.repeat = self.repeat.max(repeat.unwrap_or(1));
-        self.previous = Some((self.branch, out.len()));
-        self.atoms.clear();
-    }
-
-    fn close(mut self, out: &str) -> Self {
-        self.end_branch(out);
-        self
-    }
-}
-
-/// Literals (`\xNN`) that two pieces of output begin with.
-fn shared_literals(one: &str, other: &str) -> u64 {
-    let (one, other) = (one.as_bytes().chunks(4), other.as_bytes().chunks(4));
-    one.zip(other)
-        .take_while(|(a, b)| a == b && a.starts_with(b"\\x"))
-        .count() as u64
 }
 
 /// A group under way.
@@ -615,18 +550,6 @@ impl Parser<'_> {
                     sum = u8::try_from(next).ok()?;
                 }
             }
-        }
-    }
-}
-
-/// Instructions of a repetition: RE2 writes its argument out, with one to skip
-/// or repeat it.
-fn repeated_size(size: u64, min: u64, max: Option<u64>) -> u64 {
-    match max {
-        None => size.saturating_mul(min.max(1)).saturating_add(1),
-        Some(max) => {
-            let optional = max.saturating_sub(min);
-            size.saturating_mul(max).saturating_add(optional)
         }
     }
 }
