@@ -51,7 +51,14 @@ const PER_CONNECTION: &[&str] = &["KB per connection"];
 
 /// All rows, in the order of the table.
 pub fn all() -> Vec<Row> {
-    let unary = Row {
+    let mut rows = of_grpc();
+    rows.extend(of_http());
+    rows.extend(of_time_and_memory());
+    rows
+}
+
+fn grpc_unary() -> Row {
+    Row {
         name: "grpc_unary",
         title: "gRPC unary, 10 connections x 10 streams",
         figures: CPU,
@@ -61,8 +68,11 @@ pub fn all() -> Vec<Row> {
         connections: 10,
         upstream: Protocol::Http2,
         answer: grpc_answer(1),
-    };
-    let http1 = Row {
+    }
+}
+
+fn http1() -> Row {
+    Row {
         name: "http1",
         title: "HTTP/1.1, 128 B, 50 connections",
         figures: CPU,
@@ -77,15 +87,18 @@ pub fn all() -> Vec<Row> {
             frames: 1,
             grpc: false,
         },
-    };
+    }
+}
+
+fn of_grpc() -> Vec<Row> {
     vec![
-        unary.clone(),
+        grpc_unary(),
         Row {
             name: "grpc_many_connections",
             title: "gRPC unary, 100 connections x 1 stream",
             kind: Kind::Cpu { streams: 1 },
             connections: 100,
-            ..unary.clone()
+            ..grpc_unary()
         },
         Row {
             name: "grpc_stream",
@@ -94,15 +107,20 @@ pub fn all() -> Vec<Row> {
             kind: Kind::Cpu { streams: 1 },
             request: grpc("/bench.Bench/Stream", 1_000 * grpc_message(64).len()),
             answer: grpc_answer(1_000),
-            ..unary.clone()
+            ..grpc_unary()
         },
-        http1.clone(),
+    ]
+}
+
+fn of_http() -> Vec<Row> {
+    vec![
+        http1(),
         Row {
             name: "mixed_http1_to_http2",
             title: "HTTP/1.1 to HTTP/2, 128 B, 50 connections",
             config: "http1_to_http2",
             upstream: Protocol::Http2,
-            ..http1.clone()
+            ..http1()
         },
         Row {
             name: "large_http2",
@@ -111,28 +129,32 @@ pub fn all() -> Vec<Row> {
             kind: Kind::Cpu { streams: 1 },
             request: get(Protocol::Http2, 1 << 20),
             connections: 4,
-            upstream: Protocol::Http2,
             answer: Answer {
                 content_type: "application/octet-stream",
                 frame: vec![b'x'; 16_384],
                 frames: 64,
                 grpc: false,
             },
-            ..unary.clone()
+            ..grpc_unary()
         },
+    ]
+}
+
+fn of_time_and_memory() -> Vec<Row> {
+    vec![
         Row {
             name: "latency",
             title: "gRPC unary, open loop at 2,000 a second, 10 connections",
             figures: &["added p50 µs", "added p90 µs"],
             kind: Kind::Latency { rate: 2_000 },
-            ..unary.clone()
+            ..grpc_unary()
         },
         Row {
             name: "memory_idle",
             title: "Memory, idle, small configuration",
             figures: &["MB"],
             kind: Kind::IdleMemory,
-            ..unary.clone()
+            ..grpc_unary()
         },
         Row {
             name: "memory_http1_connection",
@@ -140,7 +162,7 @@ pub fn all() -> Vec<Row> {
             figures: PER_CONNECTION,
             kind: Kind::ConnectionMemory,
             connections: 1_000,
-            ..http1
+            ..http1()
         },
         Row {
             name: "memory_http2_connection",
@@ -148,7 +170,7 @@ pub fn all() -> Vec<Row> {
             figures: PER_CONNECTION,
             kind: Kind::ConnectionMemory,
             connections: 1_000,
-            ..unary
+            ..grpc_unary()
         },
     ]
 }
