@@ -51,6 +51,10 @@ pub enum Step {
     Echo,
     /// Grants window on the stream and the connection (with `hold_windows`).
     Window(u32),
+    /// Opens streams on the connection beside this one, whose answers nobody waits for.
+    Streams(Streams),
+    /// Reads nothing from the connection from now on (HTTP/2).
+    Deaf,
 }
 
 /// The head of a response.
@@ -65,6 +69,21 @@ pub struct Respond {
     /// Whether the head also ends the message (HTTP/2).
     #[serde(default)]
     pub end: bool,
+}
+
+/// Streams beside the one of the script (HTTP/2).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Streams {
+    /// How many.
+    pub times: u32,
+    /// Path, `/` when unset.
+    pub path: Option<String>,
+    /// Fields after the pseudo headers.
+    #[serde(default)]
+    pub headers: Fields,
+    /// Resets each at once with this code; otherwise its head ends it.
+    pub reset: Option<u32>,
 }
 
 /// What to wait for.
@@ -146,6 +165,8 @@ pub async fn run(steps: &[Step], out: &mut Out<'_>, peer: &Arc<Exchange>) -> io:
             Step::Raw(payload) => out.raw(&payload.0).await?,
             Step::Echo => echo(out, peer).await?,
             Step::Window(grant) => out.window(*grant).await?,
+            Step::Streams(streams) => out.streams(streams).await?,
+            Step::Deaf => out.deaf(),
         }
     }
     Ok(After::Keep)
@@ -299,6 +320,33 @@ impl Out<'_> {
         match self {
             Self::H1 { writer, .. } => writer.write_all(bytes).await,
             Self::H2 { conn, .. } => conn.raw(bytes).await,
+        }
+    }
+
+    async fn streams(&mut self, streams: &Streams) -> io::Result<()> {
+        let Self::H2 { conn, .. } = self else {
+            return Err(io::Error::other("streams on HTTP/1"));
+        };
+        let mut fields = Fields::default();
+        fields.push(":method", "GET");
+        fields.push(":scheme", "http");
+        fields.push(":authority", "parity.test");
+        fields.push(":path", streams.path.as_deref().unwrap_or("/"));
+        fields.0.extend(streams.headers.0.iter().cloned());
+        for _ in 0..streams.times {
+            let (stream, _) = conn.open();
+            conn.headers(stream, &fields, streams.reset.is_none())
+                .await?;
+            if let Some(code) = streams.reset {
+                conn.reset(stream, code).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn deaf(&mut self) {
+        if let Self::H2 { conn, .. } = self {
+            conn.deaf();
         }
     }
 

@@ -92,7 +92,8 @@ fn scalar(value: &Value) -> Result<String, String> {
 }
 
 /// Bytes to send. Written as text, as `{size: N}` (N bytes of `x`),
-/// as `{hex: "00ff"}`, or as `{grpc: [payload, ...]}` (length-prefixed messages).
+/// as `{hex: "00ff"}`, as `{grpc: [payload, ...]}` (length-prefixed messages), or as
+/// `{times: [N, payload, ...]}` (the payloads in turn, N times over).
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Payload(pub Vec<u8>);
 
@@ -132,6 +133,17 @@ fn payload(value: &Value) -> Result<Payload, String> {
                 out.extend(grpc_frame(&payload(message)?.0));
             }
             Ok(Payload(out))
+        }
+        ("times", Value::Array(parts)) => {
+            let (times, parts) = parts.split_first().ok_or("times wants a count")?;
+            let times = times.as_u64().ok_or("times wants a count first")?;
+            let mut once = Vec::new();
+            for part in parts {
+                once.extend(payload(part)?.0);
+            }
+            Ok(Payload(once.repeat(
+                usize::try_from(times).map_err(|e| e.to_string())?,
+            )))
         }
         _ => Err(format!("unknown payload form: {value}")),
     }

@@ -1,7 +1,6 @@
 //! From the configuration to the options of the codecs.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use outrigger_config::ir::{
@@ -13,8 +12,6 @@ use super::codec::{UnderscoresAction, h1, h2};
 
 /// Largest head of a response where nothing is configured, KiB.
 const RESPONSE_HEADERS_KB: u32 = 60;
-/// Time between PINGs where only a timeout is configured: in effect never.
-const NO_INTERVAL: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// HTTP/1 towards downstream.
 pub fn h1_server(hcm: &HcmConfig, buffer_limit: usize) -> Arc<h1::Options> {
@@ -88,6 +85,7 @@ fn h2_options(
         initial_stream_window_size: http2.initial_stream_window_size,
         initial_connection_window_size: http2.initial_connection_window_size,
         allow_connect: http2.allow_connect,
+        max_outbound_frames: http2.max_outbound_frames,
         max_outbound_control_frames: http2.max_outbound_control_frames,
         max_consecutive_inbound_frames_with_empty_payload: http2
             .max_consecutive_inbound_frames_with_empty_payload,
@@ -115,8 +113,10 @@ fn bounded(limit: usize, default: usize) -> usize {
 
 fn keepalive(config: KeepaliveConfig) -> h2::Keepalive {
     h2::Keepalive {
-        interval: config.interval.unwrap_or(NO_INTERVAL),
+        interval: config.interval,
+        jitter: config.interval_jitter,
         timeout: config.timeout,
+        idle_interval: config.connection_idle_interval,
     }
 }
 

@@ -1,46 +1,47 @@
-//! From what an HTTP/2 codec has counted to the stats of its side.
+//! Where an HTTP/2 codec counts: the stats of its side, under Envoy's names.
 
-use outrigger_stats::Slab;
+use outrigger_stats::{CounterId, GaugeId, Slab};
 
-use super::codec::h2;
+use super::codec::h2::Flood;
 use crate::upstream::stats::Http2CodecStats;
 
-/// What of a connection's counters is in the stats already.
-#[derive(Debug, Default)]
-pub struct Published(h2::Counters);
+/// The cells that all HTTP/2 connections of a side share on one worker: those of the
+/// listeners (`http2.`), or those of a cluster (`cluster.<name>.http2.`).
+#[derive(Clone, Debug)]
+pub struct CodecStats(Slab<Http2CodecStats>);
 
-impl Published {
-    /// Adds what was counted since the last time.
-    pub fn publish(&mut self, now: h2::Counters, stats: &Slab<Http2CodecStats>) {
-        if now == self.0 {
-            return;
-        }
-        let before = std::mem::replace(&mut self.0, now);
-        stats.add(Http2CodecStats::rx_reset, now.rx_reset - before.rx_reset);
-        stats.add(Http2CodecStats::tx_reset, now.tx_reset - before.tx_reset);
-        stats.add(
-            Http2CodecStats::header_overflow,
-            now.header_list_size_too_large - before.header_list_size_too_large,
-        );
-        stats.add(
-            Http2CodecStats::dropped_headers_with_underscores,
-            now.dropped_headers_with_underscores - before.dropped_headers_with_underscores,
-        );
-        stats.add(
-            Http2CodecStats::requests_rejected_with_underscores_in_headers,
-            now.requests_rejected_with_underscores - before.requests_rejected_with_underscores,
-        );
+impl From<&Slab<Http2CodecStats>> for CodecStats {
+    fn from(slab: &Slab<Http2CodecStats>) -> Self {
+        Self(slab.clone())
     }
 }
 
-/// Counts the limit that a peer passed. The bound on unread frames is ours and
-/// has no name in Envoy.
-pub fn count_flood(flood: h2::Flood, stats: &Slab<Http2CodecStats>) {
-    match flood {
-        h2::Flood::EmptyFrames => stats.inc(Http2CodecStats::inbound_empty_frames_flood),
-        h2::Flood::Priority => stats.inc(Http2CodecStats::inbound_priority_frames_flood),
-        h2::Flood::WindowUpdate => stats.inc(Http2CodecStats::inbound_window_update_frames_flood),
-        h2::Flood::Control => stats.inc(Http2CodecStats::outbound_control_flood),
-        h2::Flood::UnreadFrames => {}
+impl CodecStats {
+    /// Counts one.
+    pub fn inc(&self, id: CounterId<Http2CodecStats>) {
+        self.0.inc(id);
+    }
+
+    /// Counts some.
+    pub fn add(&self, id: CounterId<Http2CodecStats>, n: u64) {
+        self.0.add(id, n);
+    }
+
+    /// Moves a gauge.
+    pub fn gauge(&self, id: GaugeId<Http2CodecStats>, change: i64) {
+        self.0.gauge_add(id, change);
+    }
+
+    /// Counts the limit that a peer passed. The bound on unread frames is ours and has
+    /// no name in Envoy.
+    pub fn count_flood(&self, flood: Flood) {
+        self.inc(match flood {
+            Flood::EmptyFrames { .. } => Http2CodecStats::inbound_empty_frames_flood,
+            Flood::Priority => Http2CodecStats::inbound_priority_frames_flood,
+            Flood::WindowUpdate => Http2CodecStats::inbound_window_update_frames_flood,
+            Flood::Control => Http2CodecStats::outbound_control_flood,
+            Flood::Outbound => Http2CodecStats::outbound_flood,
+            Flood::UnreadFrames => return,
+        });
     }
 }

@@ -82,8 +82,10 @@ outrigger_stats::stat_set! {
     /// the first connection of HTTP/2 on.
     pub struct Http2CodecStats {
         counters {
+            cookies_total_bytes_too_large,
             dropped_headers_with_underscores,
             goaway_sent,
+            header_list_size_too_large,
             header_overflow,
             headers_cb_no_stream,
             inbound_empty_frames_flood,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use httlib_hpack::Decoder;
@@ -48,6 +49,7 @@ struct Shared {
     writer: tokio::sync::Mutex<Option<OwnedWriteHalf>>,
     corked: Mutex<Option<Vec<u8>>>,
     aborted: Notify,
+    deaf: AtomicBool,
 }
 
 #[derive(Default)]
@@ -96,6 +98,7 @@ impl Conn {
             writer: tokio::sync::Mutex::new(Some(write)),
             corked: Mutex::new(None),
             aborted: Notify::new(),
+            deaf: AtomicBool::new(false),
         }));
         tokio::spawn(conn.clone().read_all(read));
         Ok(conn)
@@ -187,6 +190,11 @@ impl Conn {
     /// whether a peer answers before or after the end of a request must not be left to chance.
     pub fn cork(&self) {
         self.corked().get_or_insert_with(Vec::new);
+    }
+
+    /// Reads at most one more frame, and then nothing more.
+    pub fn deaf(&self) {
+        self.0.deaf.store(true, Relaxed);
     }
 
     /// Sends what was held back.
@@ -337,6 +345,10 @@ impl Conn {
             half.read_exact(&mut preface).await.ok();
         }
         let why = loop {
+            if self.0.deaf.load(Relaxed) {
+                self.0.aborted.notified().await;
+                break "aborted".to_owned();
+            }
             let read = tokio::select! {
                 read = Frame::read(&mut half) => read,
                 () = self.0.aborted.notified() => break "aborted".to_owned(),

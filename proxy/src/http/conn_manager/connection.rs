@@ -3,10 +3,8 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -14,11 +12,10 @@ use filter_api::LocalReply;
 use outrigger_config::ir::CodecType;
 use outrigger_types::{ConnectionInfo, Method, Protocol, RequestHead, ResponseFlag};
 use tokio::io::AsyncReadExt;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 
-use super::{Hcm, HcmStats};
-use crate::http::codec::{ServerStream, h1, h2};
-use crate::http::codec_stats::{Published, count_flood};
+use super::{Hcm, HcmStats, http2};
+use crate::http::codec::{ServerStream, h1};
 use crate::http::stream::{Incoming, Stream};
 use crate::network::io::Io;
 use crate::upstream::stats::Http1CodecStats;
@@ -45,7 +42,7 @@ pub async fn serve(hcm: Arc<Hcm>, mut io: Io, info: Arc<ConnectionInfo>, drain: 
     };
     let counted = counted.speaks(protocol);
     let end = match protocol {
-        Protocol::Http2 => Http2::new(hcm, io, info, drain).run().await,
+        Protocol::Http2 => http2::serve(hcm, io, info, drain).await,
         Protocol::Http10 | Protocol::Http11 => serve_h1(&hcm, io, &info, drain).await,
     };
     counted.end_of(end);
@@ -80,11 +77,13 @@ async fn detect(io: &mut Io, idle: Option<Duration>) -> Result<Option<Protocol>,
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, Default)]
-struct Ended {
+pub(super) struct Ended {
     /// The peer ended it.
-    by_peer: bool,
+    pub(super) by_peer: bool,
     /// A request was cut.
-    active: bool,
+    pub(super) active: bool,
+    /// It was this side that cut the requests, whoever closed first then.
+    pub(super) cut_here: bool,
 }
 
 impl Ended {
@@ -92,7 +91,7 @@ impl Ended {
     fn idle(by_peer: bool) -> Self {
         Self {
             by_peer,
-            active: false,
+            ..Self::default()
         }
     }
 }
@@ -157,6 +156,7 @@ async fn serve_h1(
             return Ended {
                 by_peer: true,
                 active,
+                cut_here: false,
             };
         }
         if late || !connection.is_between_requests() {
@@ -330,198 +330,7 @@ async fn linger(hcm: &Hcm, connection: &mut h1::ServerConnection) -> bool {
 }
 
 /// How long the last bytes may take where `delayed_close_timeout` is off.
-const FLUSH_TIME: Duration = Duration::from_secs(1);
-
-/// HTTP/2: requests side by side, a task each.
-struct Http2 {
-    hcm: Arc<Hcm>,
-    info: Arc<ConnectionInfo>,
-    connection: h2::ServerConnection,
-    active: Arc<Active>,
-    published: Published,
-    drain: Pin<Box<WaitForCancellationFutureOwned>>,
-    draining: bool,
-    opened: Instant,
-    served: u32,
-    timer: Pin<Box<tokio::time::Sleep>>,
-}
-
-/// Streams under way on a connection, and since when there is none.
-#[derive(Debug)]
-struct Active {
-    streams: AtomicUsize,
-    opened: Instant,
-    /// Milliseconds from `opened` to the end of the last stream.
-    idle_since: AtomicU64,
-}
-
-impl Active {
-    fn begin(self: &Arc<Self>) -> ActiveGuard {
-        self.streams.fetch_add(1, Ordering::Relaxed);
-        ActiveGuard(self.clone())
-    }
-
-    fn idle_since(&self) -> Option<Instant> {
-        let idle = self.streams.load(Ordering::Relaxed) == 0;
-        idle.then(|| self.opened + Duration::from_millis(self.idle_since.load(Ordering::Relaxed)))
-    }
-}
-
-/// A stream under way.
-struct ActiveGuard(Arc<Active>);
-
-impl Drop for ActiveGuard {
-    fn drop(&mut self) {
-        let Active {
-            streams,
-            opened,
-            idle_since,
-        } = &*self.0;
-        let millis = u64::try_from(opened.elapsed().as_millis()).unwrap_or(u64::MAX);
-        idle_since.store(millis, Ordering::Relaxed);
-        streams.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// What ended an HTTP/2 connection.
-enum End {
-    Peer,
-    Local,
-    ProtocolError,
-}
-
-impl Http2 {
-    fn new(hcm: Arc<Hcm>, io: Io, info: Arc<ConnectionInfo>, drain: CancellationToken) -> Self {
-        let opened = Instant::now();
-        let mut this = Self {
-            connection: h2::ServerConnection::new(io, hcm.h2_options()),
-            hcm,
-            info,
-            active: Arc::new(Active {
-                streams: AtomicUsize::new(0),
-                opened,
-                idle_since: AtomicU64::new(0),
-            }),
-            published: Published::default(),
-            drain: Box::pin(drain.cancelled_owned()),
-            draining: false,
-            opened,
-            served: 0,
-            timer: Box::pin(tokio::time::sleep(Duration::from_secs(3600))),
-        };
-        this.arm(opened);
-        this
-    }
-
-    async fn run(mut self) -> Ended {
-        let end = poll_fn(|cx| {
-            let polled = self.poll(cx);
-            self.published
-                .publish(self.connection.counters(), self.hcm.worker.http2_stats());
-            polled
-        })
-        .await;
-        if let End::ProtocolError = end {
-            self.hcm.stats.inc(HcmStats::downstream_cx_protocol_error);
-        }
-        Ended {
-            by_peer: matches!(end, End::Peer),
-            active: self.active.streams.load(Ordering::Relaxed) > 0,
-        }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        if !self.draining && self.drain.as_mut().poll(cx).is_ready() {
-            self.start_drain(HcmStats::downstream_cx_drain_close);
-        }
-        while self.timer.as_mut().poll(cx).is_ready() {
-            self.on_timer();
-        }
-        loop {
-            match self.connection.poll_accept(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(None) => {
-                    return Poll::Ready(if self.draining { End::Local } else { End::Peer });
-                }
-                Poll::Ready(Some(Err(error))) => {
-                    return Poll::Ready(match error {
-                        h2::ConnError::Flood(flood) => {
-                            count_flood(flood, self.hcm.worker.http2_stats());
-                            End::ProtocolError
-                        }
-                        h2::ConnError::Protocol { .. } => End::ProtocolError,
-                        h2::ConnError::KeepaliveTimeout => End::Local,
-                        h2::ConnError::GoAway { .. } | h2::ConnError::Lost => End::Peer,
-                    });
-                }
-                Poll::Ready(Some(Ok(accepted))) => self.accept(accepted),
-            }
-        }
-    }
-
-    fn accept(&mut self, accepted: h2::Accepted) {
-        self.served += 1;
-        let max = self.hcm.config.common_http.max_requests_per_connection;
-        if max.is_some_and(|max| self.served == max) {
-            self.start_drain(HcmStats::downstream_cx_max_requests_reached);
-        }
-        let guard = self.active.begin();
-        let incoming = Incoming {
-            head: accepted.head,
-            end_stream: accepted.end_stream,
-            protocol: Protocol::Http2,
-            stream: ServerStream::H2(Box::new(accepted.stream)),
-        };
-        let mut stream = Box::new(Stream::new(&self.hcm, &self.info, incoming));
-        tokio::spawn(async move {
-            // Dropped last, even if a filter panics when it is dropped.
-            let _guard = guard;
-            poll_fn(|cx| stream.poll(cx)).await;
-            drop(stream);
-        });
-    }
-
-    fn start_drain(&mut self, why: outrigger_stats::CounterId<HcmStats>) {
-        if !self.draining {
-            self.draining = true;
-            self.hcm.stats.inc(why);
-            self.connection.graceful_shutdown();
-        }
-    }
-
-    fn on_timer(&mut self) {
-        let now = Instant::now();
-        let hcm = self.hcm.clone();
-        let common = &hcm.config.common_http;
-        if common
-            .max_connection_duration
-            .is_some_and(|d| self.opened + d <= now)
-        {
-            self.start_drain(HcmStats::downstream_cx_max_duration_reached);
-        }
-        let idle_since = self.active.idle_since();
-        if let (Some(timeout), Some(since)) = (common.idle_timeout, idle_since)
-            && since + timeout <= now
-        {
-            self.start_drain(HcmStats::downstream_cx_idle_timeout);
-        }
-        self.arm(idle_since.unwrap_or(now));
-    }
-
-    /// Sets the timer to the next limit; once draining there is none.
-    fn arm(&mut self, idle_since: Instant) {
-        let common = &self.hcm.config.common_http;
-        let idle = common.idle_timeout.map(|d| idle_since + d);
-        let life = common.max_connection_duration.map(|d| self.opened + d);
-        let next = [idle, life]
-            .into_iter()
-            .flatten()
-            .min()
-            .filter(|_| !self.draining);
-        let next = next.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
-        self.timer.as_mut().reset(next.into());
-    }
-}
+pub(super) const FLUSH_TIME: Duration = Duration::from_secs(1);
 
 /// Counts a connection while it lives.
 struct CountedConnection {
@@ -586,20 +395,16 @@ impl Drop for CountedConnection {
             stats.gauge_dec(Self::of(protocol).1);
         }
         stats.inc(HcmStats::downstream_cx_destroy);
-        let (destroyed, active) = match self.end.by_peer {
-            true => (
-                HcmStats::downstream_cx_destroy_remote,
-                HcmStats::downstream_cx_destroy_remote_active_rq,
-            ),
-            false => (
-                HcmStats::downstream_cx_destroy_local,
-                HcmStats::downstream_cx_destroy_local_active_rq,
-            ),
-        };
-        stats.inc(destroyed);
+        stats.inc(match self.end.by_peer {
+            true => HcmStats::downstream_cx_destroy_remote,
+            false => HcmStats::downstream_cx_destroy_local,
+        });
         if self.end.active {
             stats.inc(HcmStats::downstream_cx_destroy_active_rq);
-            stats.inc(active);
+            stats.inc(match self.end.by_peer && !self.end.cut_here {
+                true => HcmStats::downstream_cx_destroy_remote_active_rq,
+                false => HcmStats::downstream_cx_destroy_local_active_rq,
+            });
         }
         let millis = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
         stats.record(HcmStats::downstream_cx_length_ms, millis);

@@ -3,8 +3,11 @@
 
 mod connection;
 mod forwarded;
+mod http2;
 pub mod local_reply;
 mod path;
+mod premature;
+mod refused;
 pub mod request;
 mod request_id;
 pub mod response;

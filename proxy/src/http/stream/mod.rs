@@ -21,7 +21,7 @@ pub use head::Incoming;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use filter_api::{LocalReply, Side};
 use outrigger_filters::http::grpc_stats::GrpcRecorder;
@@ -260,6 +260,9 @@ impl Stream {
                 true => details::CODEC_ERROR.into(),
                 false => error.details.clone(),
             });
+        } else if !error.remote && !error.details.is_empty() {
+            // It was this side that had enough.
+            self.set_details(error.details.clone());
         } else if error.remote && error.code.is_some() {
             self.info.flags.set(ResponseFlag::DownstreamRemoteReset);
             self.set_details("http2.remote_reset".into());
@@ -308,6 +311,16 @@ impl Stream {
     pub fn was_cut_by_peer(&self) -> bool {
         let flags = self.info.flags;
         flags.has(ResponseFlag::DownstreamConnectionTermination)
+    }
+
+    /// Time since the head of the request was read.
+    pub fn age(&self) -> Duration {
+        self.info.elapsed()
+    }
+
+    /// Whether a response head went out.
+    pub fn was_answered(&self) -> bool {
+        self.info.response_code.is_some()
     }
 
     /// Whether this side decided to close the HTTP/1 connection after the stream:

@@ -12,6 +12,7 @@ use tokio::time::{Instant as TimerInstant, sleep_until};
 
 use super::{ConnectionMeta, OpenH2, Pool, PooledH1, dial, millis_since};
 use crate::http::codec::{h1, h2};
+use crate::http::codec_stats::CodecStats;
 use crate::network::io::Io;
 use crate::upstream::circuit_breaker::BreakerGuard;
 use crate::upstream::cluster::{ClusterInfo, WorkerCluster};
@@ -99,9 +100,9 @@ async fn drive_h2(
     io: Io,
     meta: Arc<ConnectionMeta>,
 ) {
-    let handshake = h2::ClientConnection::handshake(io, cluster.info.h2_options());
     // As in Envoy the names are there with the first connection.
-    cluster.http2_stats();
+    let stats = CodecStats::from(cluster.http2_stats());
+    let handshake = h2::ClientConnection::handshake(io, cluster.info.h2_options(), stats);
     let (mut driver, handle) = match handshake.await {
         Ok(parts) => parts,
         Err(error) => {
@@ -146,12 +147,15 @@ async fn drive_h2(
     pool.serve_pending();
 }
 
-/// What of a codec's counters is in the stats already.
+/// What of a connection's bytes is in the stats already.
 #[derive(Default)]
-struct Counted(h2::Counters);
+struct Counted {
+    read: u64,
+    written: u64,
+}
 
 impl Counted {
-    /// Drives a connection, and counts what its codec has counted.
+    /// Drives a connection, and counts its bytes.
     fn poll(
         &mut self,
         driver: &mut h2::ClientDriver,
@@ -159,31 +163,12 @@ impl Counted {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), h2::ConnError>> {
         let end = Pin::new(&mut *driver).poll(cx);
-        self.publish(driver.counters(), cluster);
-        end
-    }
-
-    fn publish(&mut self, now: h2::Counters, cluster: &WorkerCluster) {
-        if now == self.0 {
-            return;
+        let (read, written) = driver.bytes();
+        if (read, written) != (self.read, self.written) {
+            cluster.count_bytes(read - self.read, written - self.written);
+            (self.read, self.written) = (read, written);
         }
-        let stats = cluster.http2_stats();
-        let before = std::mem::replace(&mut self.0, now);
-        stats.add(Http2CodecStats::rx_reset, now.rx_reset - before.rx_reset);
-        cluster.count_bytes(
-            now.bytes_read - before.bytes_read,
-            now.bytes_written - before.bytes_written,
-        );
-        stats.add(Http2CodecStats::tx_reset, now.tx_reset - before.tx_reset);
-        // The GOAWAY with which a connection is closed is left out: Envoy sends none.
-        stats.add(
-            Http2CodecStats::header_overflow,
-            now.header_list_size_too_large - before.header_list_size_too_large,
-        );
-        stats.add(
-            Http2CodecStats::dropped_headers_with_underscores,
-            now.dropped_headers_with_underscores - before.dropped_headers_with_underscores,
-        );
+        end
     }
 }
 
@@ -197,24 +182,12 @@ fn note_end(
     end: &Result<(), h2::ConnError>,
     draining: bool,
 ) {
-    use h2::ConnError::{Flood, GoAway, KeepaliveTimeout, Lost, Protocol};
-    if let Err(Flood(flood)) = end {
-        let stats = cluster.http2_stats();
-        match flood {
-            h2::Flood::EmptyFrames => stats.inc(Http2CodecStats::inbound_empty_frames_flood),
-            h2::Flood::Priority => stats.inc(Http2CodecStats::inbound_priority_frames_flood),
-            h2::Flood::WindowUpdate => {
-                stats.inc(Http2CodecStats::inbound_window_update_frames_flood);
-            }
-            h2::Flood::Control => stats.inc(Http2CodecStats::outbound_control_flood),
-            h2::Flood::UnreadFrames => {}
-        }
-    }
+    use h2::ConnError::{Fault, GoAway, KeepaliveTimeout, Lost, Protocol};
     if draining {
         cluster.stats.inc(ClusterStats::upstream_cx_close_notify);
     }
     match end {
-        Err(Protocol { .. } | Flood(_)) => {
+        Err(Protocol { .. } | Fault(_)) => {
             cluster.stats.inc(ClusterStats::upstream_cx_protocol_error);
             meta.note_close_when_unused(false);
         }

@@ -15,9 +15,11 @@ use super::convert::{request_out, response_in};
 use super::error::{ConnError, reset_code, stream_error};
 use super::half::{Receiver, poll_send, reset_seen, send_trailers};
 use super::keepalive::Keepalive;
-use super::meter::{Counters, Meter, Metered};
+use super::meter::Meter;
+use super::metered::Metered;
 use super::options::Options;
 use crate::http::codec::{BodyEvent, HeadEvent, StreamError};
+use crate::http::codec_stats::CodecStats;
 use crate::network::io::Io;
 
 /// Streams that may be opened before the peer's SETTINGS say how many.
@@ -36,8 +38,9 @@ impl ClientConnection {
     pub async fn handshake(
         io: Io,
         options: Arc<Options>,
+        stats: CodecStats,
     ) -> Result<(ClientDriver, ClientHandle), ConnError> {
-        let meter = Arc::new(Meter::default());
+        let meter = Arc::new(Meter::new(stats, options.max_outbound_frames, false));
         let io = Metered::new(io, meter.clone(), &options, false);
         let handshake = Builder::new()
             .enable_push(false)
@@ -54,7 +57,7 @@ impl ClientConnection {
             .await
             .map_err(|error| ConnError::of(&error, &meter))?;
         let driver = ClientDriver {
-            keepalive: Keepalive::new(options.keepalive, connection.ping_pong()),
+            keepalive: Keepalive::new(options.keepalive, connection.ping_pong(), meter.clone()),
             connection: Box::new(connection),
             meter: meter.clone(),
         };
@@ -86,9 +89,9 @@ impl ClientDriver {
         self.meter.is_draining()
     }
 
-    /// What was counted so far.
-    pub fn counters(&self) -> Counters {
-        self.meter.counters()
+    /// Bytes read from the connection, and written to it.
+    pub fn bytes(&self) -> (u64, u64) {
+        self.meter.bytes()
     }
 }
 
@@ -99,8 +102,8 @@ impl Future for ClientDriver {
         let this = &mut *self;
         if let Poll::Ready(end) = Pin::new(&mut *this.connection).poll(cx) {
             let end = end.map_err(|error| ConnError::of(&error, &this.meter));
-            return Poll::Ready(match this.meter.flood() {
-                Some(flood) => Err(ConnError::Flood(flood)),
+            return Poll::Ready(match this.meter.fault() {
+                Some(fault) => Err(ConnError::Fault(fault)),
                 None => end,
             });
         }
@@ -130,7 +133,7 @@ impl ClientHandle {
             return Poll::Ready(Err(refused()));
         }
         let ready = ready!(self.send.poll_ready(cx));
-        Poll::Ready(ready.map_err(|error| stream_error(&error, &self.meter)))
+        Poll::Ready(ready.map_err(|error| stream_error(&error, 0, &self.meter)))
     }
 
     /// Opens a stream.
@@ -145,10 +148,14 @@ impl ClientHandle {
         if self.is_draining() {
             return Err(refused());
         }
+        if let Some(silence) = self.options.keepalive.and_then(|k| k.idle_interval) {
+            self.meter.ping_after(silence);
+        }
         let (response, send) = self
             .send
             .send_request(request_out(head)?, end_stream)
-            .map_err(|error| stream_error(&error, &self.meter))?;
+            .map_err(|error| stream_error(&error, 0, &self.meter))?;
+        self.meter.handed_over();
         self.meter.open(response.stream_id().as_u32());
         Ok(ClientStream {
             response: Some(response),
@@ -177,11 +184,6 @@ impl ClientHandle {
     /// Whether the peer takes extended CONNECT.
     pub fn takes_extended_connect(&self) -> bool {
         self.send.is_extended_connect_protocol_enabled()
-    }
-
-    /// What was counted so far.
-    pub fn counters(&self) -> Counters {
-        self.meter.counters()
     }
 }
 
@@ -222,7 +224,7 @@ impl ClientStream {
         }
         let response = match ready!(Pin::new(response).poll(cx)) {
             Ok(response) => response,
-            Err(error) => return Poll::Ready(Err(stream_error(&error, &self.meter))),
+            Err(error) => return Poll::Ready(Err(stream_error(&error, self.id(), &self.meter))),
         };
         self.response = None;
         let (head, body) = response_in(response);
@@ -274,7 +276,7 @@ impl ClientStream {
     /// See [`ClientStream`](crate::http::codec::ClientStream::poll_reset).
     pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
         let seen = ready!(self.send.poll_reset(cx));
-        Poll::Ready(reset_seen(seen, &self.meter))
+        Poll::Ready(reset_seen(seen, self.id(), &self.meter))
     }
 
     /// See [`ClientStream`](crate::http::codec::ClientStream::reset).

@@ -6,14 +6,15 @@ use std::fmt;
 use h2::Reason;
 use outrigger_types::ResetReason;
 
-use super::meter::{Flood, Meter};
+use super::fault::Fault;
+use super::meter::Meter;
 use crate::http::codec::StreamError;
 
 /// Why a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConnError {
-    /// The peer passed a flood limit: closed without GOAWAY, as in Envoy.
-    Flood(Flood),
+    /// This side ended it.
+    Fault(Fault),
     /// The peer broke the protocol.
     Protocol {
         /// The error code of HTTP/2.
@@ -32,8 +33,8 @@ pub enum ConnError {
 
 impl ConnError {
     pub(super) fn of(error: &h2::Error, meter: &Meter) -> Self {
-        if let Some(flood) = meter.flood() {
-            return Self::Flood(flood);
+        if let Some(fault) = meter.fault() {
+            return Self::Fault(fault);
         }
         match error.reason() {
             Some(reason) if error.is_remote() => Self::GoAway {
@@ -49,7 +50,7 @@ impl ConnError {
     /// Envoy's details for the streams that it cuts.
     pub const fn details(&self) -> &'static str {
         match self {
-            Self::Flood(flood) => flood.details(),
+            Self::Fault(fault) => fault.details_of(0),
             Self::Protocol { .. } => "http2.protocol_error",
             Self::GoAway { .. } => "http2.remote_goaway",
             Self::KeepaliveTimeout => "http2.ping_timeout",
@@ -65,7 +66,7 @@ impl fmt::Display for ConnError {
             Self::Protocol { code } | Self::GoAway { code } => {
                 write!(f, "{} ({:?})", self.details(), Reason::from(*code))
             }
-            Self::Flood(_) | Self::KeepaliveTimeout => f.write_str(self.details()),
+            Self::Fault(_) | Self::KeepaliveTimeout => f.write_str(self.details()),
         }
     }
 }
@@ -74,18 +75,21 @@ impl std::error::Error for ConnError {}
 
 /// What a stream is told. A GOAWAY of the peer reaches only the streams above
 /// its last id: they were not worked on.
-pub(super) fn stream_error(error: &h2::Error, meter: &Meter) -> StreamError {
+pub(super) fn stream_error(error: &h2::Error, stream: u32, meter: &Meter) -> StreamError {
     let code = error.reason().map(u32::from);
+    if let Some(fault) = meter.fault() {
+        return cut(fault, stream);
+    }
     let (reason, details) = match error.reason() {
-        _ if meter.flood().is_some() => (
-            ResetReason::ConnectionTermination,
-            meter.flood().map_or("", Flood::details),
-        ),
         Some(_) if error.is_go_away() && error.is_remote() => {
             (ResetReason::RemoteRefusedStreamReset, "")
         }
         Some(reason) if error.is_remote() => return remote_reset(reason),
         Some(_) if error.is_go_away() => (ResetReason::ProtocolError, "http2.protocol_error"),
+        // Envoy's own word for it, though it was this side that reset.
+        Some(_) if error.is_library() && meter.is_server() => {
+            (ResetReason::ProtocolError, "http2.remote_reset")
+        }
         Some(_) if error.is_library() => (
             ResetReason::ProtocolError,
             "http2.violation.of.messaging.rule",
@@ -99,6 +103,20 @@ pub(super) fn stream_error(error: &h2::Error, meter: &Meter) -> StreamError {
         details: Cow::Borrowed(details),
         code,
         remote: true,
+    }
+}
+
+/// What a stream is told when this side ends its connection.
+pub(super) fn cut(fault: Fault, stream: u32) -> StreamError {
+    let local = matches!(fault, Fault::PrematureResets);
+    StreamError {
+        reason: match local {
+            true => ResetReason::LocalReset,
+            false => ResetReason::ProtocolError,
+        },
+        details: Cow::Borrowed(fault.details_of(stream)),
+        code: None,
+        remote: !local,
     }
 }
 

@@ -8,7 +8,7 @@ use h2::{Reason, RecvStream, SendStream};
 use outrigger_types::{Buffer, Headers};
 
 use super::convert::{headers_in, headers_out};
-use super::error::{remote_reset, stream_error};
+use super::error::{cut, remote_reset, stream_error};
 use super::meter::Meter;
 use crate::http::codec::{BodyEvent, StreamError};
 
@@ -66,7 +66,7 @@ impl Receiver {
             && self.meter.was_ended(self.id);
         match harmless {
             true => Ok(BodyEvent::End),
-            false => Err(stream_error(error, &self.meter)),
+            false => Err(stream_error(error, self.id, &self.meter)),
         }
     }
 
@@ -93,11 +93,13 @@ pub(super) fn poll_send(
     end_stream: bool,
     meter: &Meter,
 ) -> Poll<Result<usize, StreamError>> {
-    let failed = |error: h2::Error| stream_error(&error, meter);
+    let id = stream.stream_id().as_u32();
+    let failed = |error: h2::Error| stream_error(&error, id, meter);
     let mut sent = 0;
     if data.is_empty() {
         if end_stream {
             stream.send_data(Bytes::new(), true).map_err(failed)?;
+            meter.handed_over();
         }
         return Poll::Ready(Ok(0));
     }
@@ -119,15 +121,18 @@ pub(super) fn poll_send(
         sent += chunk.len();
         let last = end_stream && data.is_empty();
         stream.send_data(chunk, last).map_err(failed)?;
+        if last {
+            meter.handed_over();
+        }
     }
     Poll::Ready(Ok(sent))
 }
 
 /// The window of a closed stream does not say why it is closed.
 fn why_closed(stream: &mut SendStream<Bytes>, cx: &mut Context<'_>, meter: &Meter) -> StreamError {
+    let id = stream.stream_id().as_u32();
     match stream.poll_reset(cx) {
-        Poll::Ready(Ok(reason)) => remote_reset(reason),
-        Poll::Ready(Err(error)) => stream_error(&error, meter),
+        Poll::Ready(seen) => reset_seen(seen, id, meter),
         Poll::Pending => StreamError::local("http2.out_of_place"),
     }
 }
@@ -137,15 +142,24 @@ pub(super) fn send_trailers(
     trailers: Headers,
     meter: &Meter,
 ) -> Result<(), StreamError> {
-    stream
-        .send_trailers(headers_out(trailers))
-        .map_err(|error| stream_error(&error, meter))
+    let sent = stream.send_trailers(headers_out(trailers));
+    sent.map_err(|error| stream_error(&error, stream.stream_id().as_u32(), meter))?;
+    meter.handed_over();
+    Ok(())
 }
 
 /// What a poll for the peer's reset says.
-pub(super) fn reset_seen(result: Result<Reason, h2::Error>, meter: &Meter) -> StreamError {
+pub(super) fn reset_seen(
+    result: Result<Reason, h2::Error>,
+    stream: u32,
+    meter: &Meter,
+) -> StreamError {
     match result {
-        Ok(reason) => remote_reset(reason),
-        Err(error) => stream_error(&error, meter),
+        // What `h2` tells of the end of a connection that has a fault is not the peer's.
+        Ok(reason) => match meter.fault() {
+            Some(fault) => cut(fault, stream),
+            None => remote_reset(reason),
+        },
+        Err(error) => stream_error(&error, stream, meter),
     }
 }

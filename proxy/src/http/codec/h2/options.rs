@@ -7,10 +7,14 @@ use crate::http::codec::UnderscoresAction;
 /// PING keep-alive (`KeepaliveSettings`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keepalive {
-    /// Time between PINGs.
-    pub interval: Duration,
+    /// Time between PINGs; none for none but the idle ones.
+    pub interval: Option<Duration>,
+    /// Longest random addition to the interval.
+    pub jitter: Duration,
     /// How long an answer may take before the connection is ended.
     pub timeout: Duration,
+    /// Send one before a stream if nothing came for so long (upstream).
+    pub idle_interval: Option<Duration>,
 }
 
 /// `Http2ProtocolOptions`, and the limits that stand elsewhere in Envoy's
@@ -27,6 +31,8 @@ pub struct Options {
     pub initial_connection_window_size: u32,
     /// Take extended CONNECT (RFC 8441). Default false.
     pub allow_connect: bool,
+    /// Heads and ends of messages that may wait to be written. Default 10,000.
+    pub max_outbound_frames: u32,
     /// Answers to PING and SETTINGS that may wait. Default 1,000.
     pub max_outbound_control_frames: u32,
     /// Empty DATA, HEADERS and CONTINUATION frames in a row. Default 1.
@@ -58,6 +64,7 @@ impl Default for Options {
             initial_stream_window_size: 16 << 20,
             initial_connection_window_size: 24 << 20,
             allow_connect: false,
+            max_outbound_frames: 10_000,
             max_outbound_control_frames: 1000,
             max_consecutive_inbound_frames_with_empty_payload: 1,
             max_inbound_priority_frames_per_stream: 100,

@@ -14,17 +14,23 @@ use outrigger_types::{Buffer, Headers, RequestHead, ResetReason, ResponseHead};
 
 use super::convert::{OVER_THE_LIMITS, request_in, response_out};
 use super::error::{ConnError, reset_code, stream_error};
+use super::fault::Fault;
 use super::half::{Receiver, poll_send, reset_seen, send_trailers};
 use super::keepalive::Keepalive;
-use super::meter::{Counters, Meter, Metered};
+use super::meter::Meter;
+use super::metered::{Metered, goaway};
 use super::options::Options;
 use crate::http::codec::{BodyEvent, StreamError, UnderscoresAction};
+use crate::http::codec_stats::CodecStats;
 use crate::network::io::Io;
+use crate::upstream::stats::Http2CodecStats;
 
 /// Streams reset by the peer before they were accepted: `h2`'s own guard
 /// against rapid resets, above which it says ENHANCE_YOUR_CALM. Ours counts
 /// premature resets over the connection's life, higher up.
 const RESETS_BEFORE_ACCEPT: usize = 1024;
+/// The longest value that Envoy's HPACK decoder takes, bytes.
+const LONGEST_VALUE: usize = 65_536;
 
 /// A downstream connection.
 pub struct ServerConnection {
@@ -32,6 +38,39 @@ pub struct ServerConnection {
     keepalive: Option<Keepalive>,
     meter: Arc<Meter>,
     options: Arc<Options>,
+    /// `h2` was asked how far it got with a malformed request.
+    asked: bool,
+    /// The request that ends the connection was named.
+    told: bool,
+    /// What is said of the end, after the request that caused it.
+    end: Option<ConnError>,
+}
+
+/// What comes of a connection.
+#[derive(Debug)]
+pub enum Next {
+    /// A request.
+    Request(Accepted),
+    /// A request that the codec refused: it has no stream any more.
+    Refused(Refusal),
+}
+
+/// Why the codec refused a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Envoy's response code details.
+    pub details: &'static str,
+    /// It is malformed, and ends the connection; else its stream alone was reset.
+    pub malformed: bool,
+}
+
+/// What is left of a connection that this side ends for what the peer did.
+#[derive(Debug)]
+pub struct Parting {
+    /// The socket.
+    pub io: Io,
+    /// What is still to be said.
+    pub last_words: Vec<u8>,
 }
 
 enum State {
@@ -49,7 +88,7 @@ pub struct Accepted {
     /// Its head.
     pub head: RequestHead,
     /// Its stream.
-    pub stream: ServerStream,
+    pub stream: Box<ServerStream>,
     /// No body follows.
     pub end_stream: bool,
 }
@@ -69,8 +108,8 @@ impl std::fmt::Debug for ServerConnection {
 
 impl ServerConnection {
     /// A connection that is yet to shake hands.
-    pub fn new(io: Io, options: Arc<Options>) -> Self {
-        let meter = Arc::new(Meter::default());
+    pub fn new(io: Io, options: Arc<Options>, stats: CodecStats) -> Self {
+        let meter = Arc::new(Meter::new(stats, options.max_outbound_frames, true));
         let io = Metered::new(io, meter.clone(), &options, true);
         let mut builder = Builder::new();
         builder
@@ -93,18 +132,18 @@ impl ServerConnection {
             keepalive: None,
             meter,
             options,
+            asked: false,
+            told: false,
+            end: None,
         }
     }
 
     /// The next request; none when the connection is over. Drives the
     /// connection: it is to be polled as long as there are streams.
-    pub fn poll_accept(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Accepted, ConnError>>> {
+    pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Next, ConnError>>> {
         loop {
             match &mut self.state {
-                State::Closed => return Poll::Ready(None),
+                State::Closed => return Poll::Ready(self.end.take().map(Err)),
                 State::Handshake { handshake, drain } => {
                     let drain = *drain;
                     match ready!(Pin::new(&mut **handshake).poll(cx)) {
@@ -116,18 +155,29 @@ impl ServerConnection {
                     let accepted = connection.poll_accept(cx);
                     match accepted {
                         Poll::Ready(Some(Ok((request, respond)))) => {
-                            if let Some(accepted) = self.take(request, respond) {
-                                return Poll::Ready(Some(Ok(accepted)));
-                            }
+                            let next = self.take(request, respond);
+                            self.told |= matches!(
+                                next,
+                                Next::Refused(Refusal {
+                                    malformed: true,
+                                    ..
+                                })
+                            );
+                            return Poll::Ready(Some(Ok(next)));
                         }
                         Poll::Ready(Some(Err(error))) => return self.end(&error),
                         Poll::Ready(None) => {
                             self.state = State::Closed;
-                            return Poll::Ready(None);
+                            return match self.meter.fault() {
+                                Some(fault) => self.end_for(fault),
+                                None => Poll::Ready(None),
+                            };
                         }
+                        Poll::Pending if self.meter.judge() || self.asks() => {}
                         Poll::Pending => {
                             self.meter.forget_early();
                             ready!(self.poll_keepalive(cx));
+                            self.meter.count(Http2CodecStats::keepalive_timeout);
                             self.state = State::Closed;
                             return Poll::Ready(Some(Err(ConnError::KeepaliveTimeout)));
                         }
@@ -138,7 +188,11 @@ impl ServerConnection {
     }
 
     fn open(&mut self, mut connection: Connection<Metered, Bytes>, drain: bool) {
-        self.keepalive = Keepalive::new(self.options.keepalive, connection.ping_pong());
+        self.keepalive = Keepalive::new(
+            self.options.keepalive,
+            connection.ping_pong(),
+            self.meter.clone(),
+        );
         if drain {
             connection.graceful_shutdown();
         }
@@ -152,62 +206,140 @@ impl ServerConnection {
         }
     }
 
-    fn end<T>(&mut self, error: &h2::Error) -> Poll<Option<Result<T, ConnError>>> {
+    /// Whether `h2` is asked, now, how far it got with a malformed request: the last
+    /// stream of its GOAWAY, which nobody else sees, says so.
+    fn asks(&mut self) -> bool {
+        let State::Open(connection) = &mut self.state else {
+            return false;
+        };
+        let malformed = matches!(self.meter.fault(), Some(Fault::Malformed { .. }));
+        if !malformed || std::mem::replace(&mut self.asked, true) {
+            return false;
+        }
+        connection.abrupt_shutdown(Reason::PROTOCOL_ERROR);
+        true
+    }
+
+    fn end(&mut self, error: &h2::Error) -> Poll<Option<Result<Next, ConnError>>> {
         self.state = State::Closed;
-        Poll::Ready(Some(Err(ConnError::of(error, &self.meter))))
+        match ConnError::of(error, &self.meter) {
+            ConnError::Fault(fault) => self.end_for(fault),
+            error => Poll::Ready(Some(Err(error))),
+        }
+    }
+
+    /// Ends with what the peer did wrong; a request that was cut off while its head came
+    /// is named first.
+    fn end_for(&mut self, fault: Fault) -> Poll<Option<Result<Next, ConnError>>> {
+        let error = ConnError::Fault(fault);
+        let stream = match fault {
+            Fault::Malformed { stream, .. } => {
+                self.meter.count(Http2CodecStats::rx_messaging_error);
+                (!self.told).then_some(stream)
+            }
+            _ => self.meter.unfinished_head(),
+        };
+        let Some(stream) = stream else {
+            return Poll::Ready(Some(Err(error)));
+        };
+        self.end = Some(error);
+        Poll::Ready(Some(Ok(Next::Refused(Refusal {
+            details: fault.details_of(stream),
+            malformed: true,
+        }))))
+    }
+
+    /// The socket, if this side ended the connection for what the peer did.
+    pub fn take_parting(&mut self) -> Option<Parting> {
+        let fault = self.meter.fault()?;
+        let io = self.meter.parting.lock().take()?;
+        let mut last_words = Vec::new();
+        if let Fault::GoAway { code, text } = fault {
+            let last = self.meter.last_stream.load(Relaxed);
+            last_words.extend_from_slice(&goaway(last, code));
+            last_words.extend_from_slice(text.as_bytes());
+            // A debug text is far shorter than 256 bytes.
+            last_words[2] += u8::try_from(text.len()).unwrap_or(0);
+        }
+        Some(Parting { io, last_words })
     }
 
     /// A request, unless its head is over the limits: then its stream is reset.
-    fn take(
-        &self,
-        request: Request<RecvStream>,
-        mut respond: SendResponse<Bytes>,
-    ) -> Option<Accepted> {
+    fn take(&self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) -> Next {
         let id = respond.stream_id().as_u32();
         let (mut head, body) = request_in(request);
-        if !self.admit(&mut head) {
+        if let Some(fault) = unreadable(&head, id) {
+            self.meter.set_fault(fault);
+            return Next::Refused(Refusal {
+                details: fault.details_of(id),
+                malformed: true,
+            });
+        }
+        if let Err(details) = self.admit(&mut head) {
             respond.send_reset(OVER_THE_LIMITS);
-            return None;
+            return Next::Refused(Refusal {
+                details,
+                malformed: false,
+            });
         }
         self.meter.open(id);
         let recv = Receiver::new(body, self.meter.clone());
         let end_stream = recv.is_end_stream();
-        let stream = ServerStream {
+        let stream = Box::new(ServerStream {
             recv,
             respond,
             send: None,
             meter: self.meter.clone(),
-        };
-        Some(Accepted {
+        });
+        Next::Request(Accepted {
             head,
             stream,
             end_stream,
         })
     }
 
-    fn admit(&self, head: &mut RequestHead) -> bool {
+    /// Holds the head to the limits.
+    fn admit(&self, head: &mut RequestHead) -> Result<(), &'static str> {
         let Options {
             max_headers_bytes,
             max_headers_count,
             underscores,
             ..
         } = *self.options;
-        if head.byte_size() > max_headers_bytes || head.headers.len() > max_headers_count {
-            self.meter.heads_too_large.fetch_add(1, Relaxed);
-            return false;
+        if head.byte_size() > max_headers_bytes {
+            self.meter
+                .count(Http2CodecStats::header_list_size_too_large);
+            return Err("http2.header_list_size_too_large");
+        }
+        if head.headers.len() > max_headers_count {
+            self.meter.count(Http2CodecStats::header_overflow);
+            return Err("http2.too_many_headers");
         }
         if underscores == UnderscoresAction::Allow {
-            return true;
+            return Ok(());
         }
         let before = head.headers.len();
         head.headers.retain(|name, _| !name.as_str().contains('_'));
         let found = (before - head.headers.len()) as u64;
         if found > 0 && underscores == UnderscoresAction::RejectRequest {
-            self.meter.underscores_rejected.fetch_add(1, Relaxed);
-            return false;
+            let rejected = Http2CodecStats::requests_rejected_with_underscores_in_headers;
+            self.meter.count(rejected);
+            return Err("http2.unexpected_underscore");
         }
-        self.meter.underscores_dropped.fetch_add(found, Relaxed);
-        true
+        let dropped = Http2CodecStats::dropped_headers_with_underscores;
+        self.meter.stats.add(dropped, found);
+        Ok(())
+    }
+
+    /// Tells the peer, with a GOAWAY of the highest id, that the connection will end:
+    /// [`Self::graceful_shutdown`] is to follow. Takes effect at the next poll.
+    pub fn announce_shutdown(&mut self) {
+        self.meter.notice.store(true, Relaxed);
+    }
+
+    /// Ends the connection at the next poll: its streams were reset too soon.
+    pub fn end_for_premature_resets(&mut self) {
+        self.meter.set_fault(Fault::PrematureResets);
     }
 
     /// Takes no new streams and ends when the open ones are done: a GOAWAY with
@@ -225,7 +357,10 @@ impl ServerConnection {
     pub fn abrupt_shutdown(&mut self, code: u32) {
         match &mut self.state {
             State::Handshake { .. } => self.state = State::Closed,
-            State::Open(connection) => connection.abrupt_shutdown(Reason::from(code)),
+            State::Open(connection) => {
+                self.meter.asked.store(true, Relaxed);
+                connection.abrupt_shutdown(Reason::from(code));
+            }
             State::Closed => {}
         }
     }
@@ -247,11 +382,22 @@ impl ServerConnection {
     pub fn active_streams(&self) -> usize {
         self.meter.streams()
     }
+}
 
-    /// What was counted so far.
-    pub fn counters(&self) -> Counters {
-        self.meter.counters()
+/// What Envoy's library refuses in a head that `h2` takes.
+fn unreadable(head: &RequestHead, stream: u32) -> Option<Fault> {
+    if head.authority.is_none() {
+        return Some(Fault::Malformed {
+            stream,
+            by_field: false,
+        });
     }
+    let too_long = head.byte_size() > LONGEST_VALUE
+        && head
+            .headers
+            .iter()
+            .any(|(_, value)| value.len() > LONGEST_VALUE);
+    too_long.then_some(Fault::GoAway { code: 9, text: "" })
 }
 
 /// One request of a downstream.
@@ -284,9 +430,10 @@ impl ServerStream {
     /// # Errors
     /// The stream is over, or the head is no such.
     pub fn send_informational(&mut self, head: ResponseHead) -> Result<(), StreamError> {
+        let id = self.id();
         self.respond
             .send_informational(response_out(head))
-            .map_err(|error| stream_error(&error, &self.meter))
+            .map_err(|error| stream_error(&error, id, &self.meter))
     }
 
     /// See [`ServerStream`](crate::http::codec::ServerStream::send_head).
@@ -295,7 +442,8 @@ impl ServerStream {
     /// The stream is over, or a head is sent already.
     pub fn send_head(&mut self, head: ResponseHead, end_stream: bool) -> Result<(), StreamError> {
         let send = self.respond.send_response(response_out(head), end_stream);
-        self.send = Some(send.map_err(|error| stream_error(&error, &self.meter))?);
+        self.send = Some(send.map_err(|error| stream_error(&error, self.id(), &self.meter))?);
+        self.meter.handed_over();
         Ok(())
     }
 
@@ -329,11 +477,12 @@ impl ServerStream {
             Some(send) => ready!(send.poll_reset(cx)),
             None => ready!(self.respond.poll_reset(cx)),
         };
-        Poll::Ready(reset_seen(seen, &self.meter))
+        Poll::Ready(reset_seen(seen, self.id(), &self.meter))
     }
 
     /// See [`ServerStream`](crate::http::codec::ServerStream::reset).
     pub fn reset(&mut self, reason: ResetReason) {
+        self.meter.will_reset(self.id());
         self.respond.send_reset(reset_code(reason));
     }
 }

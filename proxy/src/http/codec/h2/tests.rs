@@ -7,6 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use outrigger_stats::Store;
 use outrigger_types::{
     Buffer, HeaderName, HeaderValue, Headers, Method, RequestHead, ResetReason, ResponseHead,
     Scheme, StatusCode,
@@ -16,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::http::codec::{BodyEvent, HeadEvent, StreamError, UnderscoresAction};
+use crate::http::codec_stats::CodecStats;
 use crate::network::io::Io;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -40,11 +42,26 @@ fn ok() -> ResponseHead {
     ResponseHead::new(StatusCode::OK)
 }
 
+/// A store, and the cells of a codec in it.
+fn cells() -> (Store, CodecStats) {
+    let store = Store::default();
+    let cells = CodecStats::from(&store.scope("http2.").slab());
+    (store, cells)
+}
+
+fn server(io: Io, options: Options) -> ServerConnection {
+    ServerConnection::new(io, Arc::new(options), cells().1)
+}
+
+fn counted(store: &Store, name: &str) -> u64 {
+    store.counter_value(&format!("http2.{name}")).unwrap_or(0)
+}
+
 /// Both ends, connected, the client's driver running.
-async fn pair(server: Options, client: Options) -> (ServerConnection, ClientHandle) {
+async fn pair(ours: Options, client: Options) -> (ServerConnection, ClientHandle) {
     let (near, far) = Io::pair(1 << 20);
-    let mut connection = ServerConnection::new(near, Arc::new(server));
-    let shake = ClientConnection::handshake(far, Arc::new(client));
+    let mut connection = server(near, ours);
+    let shake = ClientConnection::handshake(far, Arc::new(client), cells().1);
     let (driver, handle) = shake.await.unwrap();
     tokio::spawn(driver);
     poll_fn(|cx| {
@@ -62,7 +79,7 @@ async fn defaults() -> (ServerConnection, ClientHandle) {
 /// The next request; the connection is driven on in a task of its own.
 async fn accept(
     mut connection: ServerConnection,
-) -> (Accepted, JoinHandle<Vec<Result<Accepted, ConnError>>>) {
+) -> (Accepted, JoinHandle<Vec<Result<Next, ConnError>>>) {
     let accepted = poll_fn(|cx| connection.poll_accept(cx)).await;
     let task = tokio::spawn(async move {
         let mut rest = Vec::new();
@@ -71,7 +88,14 @@ async fn accept(
         }
         rest
     });
-    (accepted.unwrap().unwrap(), task)
+    (request_of(accepted), task)
+}
+
+fn request_of(next: Option<Result<Next, ConnError>>) -> Accepted {
+    match next {
+        Some(Ok(Next::Request(accepted))) => accepted,
+        other => panic!("no request: {other:?}"),
+    }
 }
 
 async fn head_of(stream: &mut ClientStream) -> Result<HeadEvent, StreamError> {
@@ -108,7 +132,7 @@ fn frames(mut bytes: &[u8]) -> Vec<(u8, u8, u32, Vec<u8>)> {
 /// What the server says, and how it ends, when a client sends this.
 async fn play(options: Options, script: &[u8]) -> (Vec<(u8, u8, u32, Vec<u8>)>, Option<ConnError>) {
     let (near, mut far) = Io::pair(1 << 22);
-    let mut connection = ServerConnection::new(near, Arc::new(options));
+    let mut connection = server(near, options);
     far.write_all(PREFACE).await.unwrap();
     far.write_all(&frame(4, 0, 0, &[])).await.unwrap();
     far.write_all(script).await.unwrap();
@@ -272,7 +296,6 @@ async fn an_early_answer_is_whole_though_a_reset_follows() {
     for _ in 0..20 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(handle.counters().rx_reset, 1);
     assert!(matches!(
         head_of(&mut up).await,
         Ok(HeadEvent::Final { .. })
@@ -304,11 +327,11 @@ async fn a_drain_finishes_open_streams_and_takes_no_new_ones() {
     let (mut connection, mut handle) = defaults().await;
     let mut up = handle.send_request(request(Method::GET), true).unwrap();
     let accepted = poll_fn(|cx| connection.poll_accept(cx)).await;
-    let mut accepted = accepted.unwrap().unwrap();
+    let mut accepted = request_of(accepted);
     connection.graceful_shutdown();
     let task = tokio::spawn(async move {
         let rest = poll_fn(|cx| connection.poll_accept(cx)).await;
-        (rest.is_none(), connection.counters().goaway_sent)
+        rest.is_none()
     });
     while !handle.is_draining() {
         tokio::task::yield_now().await;
@@ -324,13 +347,13 @@ async fn a_drain_finishes_open_streams_and_takes_no_new_ones() {
         })
     ));
     drop((up, accepted));
-    assert_eq!(task.await.unwrap(), (true, 2));
+    assert!(task.await.unwrap());
 }
 
 #[tokio::test]
 async fn streams_above_a_goaways_last_id_were_refused() {
     let (near, mut far) = Io::pair(1 << 16);
-    let shake = ClientConnection::handshake(near, Arc::new(Options::default())).await;
+    let shake = ClientConnection::handshake(near, Arc::new(Options::default()), cells().1).await;
     let (driver, mut handle) = shake.unwrap();
     tokio::spawn(driver);
     let mut up = handle.send_request(request(Method::GET), true).unwrap();
@@ -418,20 +441,21 @@ async fn heads_over_the_limits_are_reset() {
         (Options::default(), false, 0),
     ] {
         let (near, mut far) = Io::pair(1 << 16);
-        let mut connection = ServerConnection::new(near, Arc::new(options));
+        let (store, cells) = cells();
+        let mut connection = ServerConnection::new(near, Arc::new(options), cells);
         far.write_all(&[PREFACE, &frame(4, 0, 0, &[]), &get].concat())
             .await
             .unwrap();
-        let mut accepted = false;
+        let (mut accepted, mut refused) = (false, false);
         for _ in 0..20 {
-            let next = poll_fn(|cx| Poll::Ready(connection.poll_accept(cx))).await;
-            accepted |= next.is_ready();
+            match poll_fn(|cx| Poll::Ready(connection.poll_accept(cx))).await {
+                Poll::Ready(Some(Ok(Next::Request(_)))) => accepted = true,
+                Poll::Ready(Some(Ok(Next::Refused(refusal)))) => refused = !refusal.malformed,
+                _ => {}
+            }
         }
-        assert_eq!(accepted, !reset);
-        assert_eq!(
-            connection.counters().dropped_headers_with_underscores,
-            dropped
-        );
+        assert_eq!((accepted, refused), (!reset, reset));
+        assert_eq!(counted(&store, "dropped_headers_with_underscores"), dropped);
         drop(connection);
         let mut said = Vec::new();
         far.read_to_end(&mut said).await.unwrap();
@@ -447,7 +471,7 @@ async fn floods_end_the_connection_without_goaway() {
     let small = [open.clone(), frame(0, 0, 1, b"x").repeat(9)].concat();
     let padded = [open.clone(), frame(0, 8, 1, b"\x02x\0\0").repeat(9)].concat();
     let floods = [
-        (empty, Flood::EmptyFrames),
+        (empty, Flood::EmptyFrames { stream: 1 }),
         (
             frame(2, 0, 1, &[0, 0, 0, 0, 1]).repeat(101),
             Flood::Priority,
@@ -464,7 +488,7 @@ async fn floods_end_the_connection_without_goaway() {
             ..Options::default()
         };
         let (said, end) = play(options, &script).await;
-        assert_eq!(end, Some(ConnError::Flood(flood)), "{}", flood.stat());
+        assert_eq!(end, Some(ConnError::Fault(Fault::Flood(flood))));
         assert!(said.iter().all(|f| f.0 != 7), "no GOAWAY");
     }
 }
@@ -493,15 +517,17 @@ async fn many_small_frames_do_no_harm_while_they_are_read() {
 #[tokio::test(start_paused = true)]
 async fn an_unanswered_ping_ends_the_connection() {
     let keepalive = Keepalive {
-        interval: Duration::from_secs(5),
+        interval: Some(Duration::from_secs(5)),
+        jitter: Duration::ZERO,
         timeout: Duration::from_secs(2),
+        idle_interval: None,
     };
     let options = Options {
         keepalive: Some(keepalive),
         ..Options::default()
     };
     let (near, mut far) = Io::pair(1 << 16);
-    let mut connection = ServerConnection::new(near, Arc::new(options.clone()));
+    let mut connection = server(near, options.clone());
     far.write_all(&[PREFACE, &frame(4, 0, 0, &[])].concat())
         .await
         .unwrap();
@@ -526,11 +552,244 @@ async fn cookies_in_crumbs_are_joined_and_host_stands_in() {
     ]
     .concat();
     let (near, mut far) = Io::pair(1 << 16);
-    let connection = ServerConnection::new(near, Arc::new(Options::default()));
+    let connection = server(near, Options::default());
     let script = [PREFACE, &frame(4, 0, 0, &[]), &frame(1, 5, 1, &crumbs)].concat();
     far.write_all(&script).await.unwrap();
     let (accepted, _task) = accept(connection).await;
     assert_eq!(accepted.head.authority_bytes(), b"z");
     assert_eq!(accepted.head.headers, headers(&[("cookie", "a=1; b=2")]));
     assert!(accepted.end_stream);
+}
+
+/// What the server says at the end, what comes of its connection, and what it counted,
+/// when a client sends these one after the other.
+async fn judged(
+    script: &[Vec<u8>],
+) -> (
+    Vec<(u8, u8, u32, Vec<u8>)>,
+    Vec<String>,
+    (Store, CodecStats),
+) {
+    let (near, mut far) = Io::pair(1 << 22);
+    let (store, cells) = cells();
+    let mut connection = ServerConnection::new(near, Arc::new(Options::default()), cells.clone());
+    far.write_all(PREFACE).await.unwrap();
+    far.write_all(&frame(4, 0, 0, &[])).await.unwrap();
+    let mut events = Vec::new();
+    let mut held = Vec::new();
+    for part in script {
+        far.write_all(part).await.unwrap();
+        for _ in 0..20 {
+            match poll_fn(|cx| Poll::Ready(connection.poll_accept(cx))).await {
+                Poll::Ready(Some(Ok(Next::Request(accepted)))) => {
+                    events.push("request".to_owned());
+                    held.push(accepted);
+                }
+                Poll::Ready(Some(Ok(Next::Refused(refusal)))) => {
+                    events.push(refusal.details.to_owned());
+                }
+                Poll::Ready(Some(Err(error))) => events.push(format!("{error:?}")),
+                Poll::Ready(None) => break,
+                Poll::Pending => tokio::task::yield_now().await,
+            }
+        }
+    }
+    if let Some(mut parting) = connection.take_parting() {
+        parting.io.write_all(&parting.last_words).await.unwrap();
+    }
+    for accepted in &mut held {
+        let end = poll_fn(|cx| accepted.stream.poll_reset(cx));
+        let end = tokio::time::timeout(Duration::from_millis(1), end).await;
+        events.extend(end.map(|error| error.details.into_owned()));
+    }
+    drop(held);
+    drop(connection);
+    let mut said = Vec::new();
+    far.read_to_end(&mut said).await.unwrap();
+    let ends = |f: &(u8, u8, u32, Vec<u8>)| f.0 == 3 || f.0 == 7;
+    let said = frames(&said).into_iter().filter(ends).collect();
+    (said, events, (store, cells))
+}
+
+const CALLBACK: &str = "codec_error:The_user_callback_function_failed";
+
+#[tokio::test]
+async fn malformed_heads_end_the_connection_in_silence() {
+    let upper = [GET, b"\x00\x01X\x011"].concat();
+    let connection = [GET, b"\x00\x0aconnection\x05close"].concat();
+    let heads: [(&[u8], &str); 4] = [
+        (&upper, "http2.invalid.header.field"),
+        (&connection, "http2.invalid.header.field"),
+        (b"\x86\x84\x41\x01a", "http2.violation.of.messaging.rule"),
+        (b"\x82\x86\x84", "http2.violation.of.messaging.rule"),
+    ];
+    for (head, details) in heads {
+        let script = [frame(1, 4, 1, GET), frame(1, 5, 3, head)];
+        let (said, events, (store, _cells)) = judged(&script).await;
+        assert!(said.is_empty(), "{said:?}");
+        assert_eq!(events.len(), 4, "{events:?}");
+        assert_eq!((&*events[0], &*events[1]), ("request", details));
+        assert!(events[2].contains("Malformed"), "{events:?}");
+        assert_eq!(events[3], CALLBACK);
+        assert_eq!(counted(&store, "rx_messaging_error"), 1);
+        assert_eq!(store.gauge_value("http2.streams_active"), Some(0));
+    }
+}
+
+#[tokio::test]
+async fn broken_framing_is_answered_in_the_words_of_envoys_library() {
+    let open = frame(1, 4, 1, GET);
+    let cases: [(Vec<u8>, u8, &[u8]); 5] = [
+        (frame(0, 0, 0, b"x"), 1, b"DATA: stream_id == 0"),
+        (frame(0, 0, 9, b"x"), 1, b"DATA: stream in idle"),
+        (frame(9, 4, 1, GET), 1, b"CONTINUATION: unexpected"),
+        (frame(6, 0, 0, &[0; 7]), 6, b""),
+        (frame(99, 0, 0, &[0; 16_385]), 6, b"too large frame size"),
+    ];
+    for (broken, code, text) in cases {
+        let (said, events, _) = judged(&[open.clone(), broken]).await;
+        let words = [&[0, 0, 0, 1, 0, 0, 0, code][..], text].concat();
+        assert_eq!(said, vec![(7, 0, 0, words)]);
+        assert_eq!((&*events[0], &*events[2]), ("request", CALLBACK));
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_fit_resets_its_stream_alone() {
+    let post = [
+        &b"\x83\x86\x84\x41\x01a"[..],
+        b"\x00\x0econtent-length\x013",
+    ]
+    .concat();
+    let script = [
+        frame(1, 4, 1, &post),
+        frame(0, 1, 1, b"ab"),
+        frame(1, 4, 3, GET),
+    ];
+    let (said, events, (store, _cells)) = judged(&[script.concat()]).await;
+    assert_eq!(said[0], (3, 0, 1, vec![0, 0, 0, 1]));
+    assert_eq!(events[..2], ["request", "request"]);
+    assert!(
+        events.contains(&"http2.remote_reset".to_owned()),
+        "{events:?}"
+    );
+    assert_eq!(counted(&store, "tx_reset"), 1);
+}
+
+#[tokio::test]
+async fn questions_of_a_peer_that_does_not_read_are_counted_on() {
+    let (near, mut far) = Io::pair(512);
+    let (store, cells) = cells();
+    let options = Arc::new(Options::default());
+    let mut connection = ServerConnection::new(near, options, cells.clone());
+    let questions = frame(6, 0, 0, &[0; 8]).repeat(3000);
+    let script = [PREFACE, &frame(4, 0, 0, &[]), &questions].concat();
+    let writer = tokio::spawn(async move {
+        // The other end is closed before everything is taken.
+        let _ = far.write_all(&script).await;
+        far
+    });
+    let end = poll_fn(|cx| connection.poll_accept(cx)).await;
+    let flood = ConnError::Fault(Fault::Flood(Flood::Control));
+    assert_eq!(end.unwrap().unwrap_err(), flood);
+    assert_eq!(counted(&store, "outbound_control_flood"), 1);
+    drop(connection);
+    drop(writer.await.unwrap());
+    let gauge = store.gauge_value("http2.outbound_control_frames_active");
+    assert_eq!(gauge, Some(0));
+}
+
+#[tokio::test]
+async fn answers_that_wait_end_the_connection_when_there_are_too_many() {
+    let (near, mut far) = Io::pair(128);
+    let (store, cells) = cells();
+    let few = Options {
+        max_outbound_frames: 5,
+        ..Options::default()
+    };
+    let mut connection = ServerConnection::new(near, Arc::new(few), cells.clone());
+    let heads: Vec<u8> = (0..20).flat_map(|n| frame(1, 5, 2 * n + 1, GET)).collect();
+    let script = [PREFACE, &frame(4, 0, 0, &[]), &heads].concat();
+    let writer = tokio::spawn(async move {
+        // The other end is closed before everything is taken.
+        let _ = far.write_all(&script).await;
+        far
+    });
+    let mut held = Vec::new();
+    let end = loop {
+        match poll_fn(|cx| connection.poll_accept(cx)).await.unwrap() {
+            Ok(next) => {
+                let mut accepted = request_of(Some(Ok(next)));
+                // Above the limit the stream is cut already.
+                let _ = accepted.stream.send_head(ok(), false);
+                held.push(accepted);
+            }
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(end, ConnError::Fault(Fault::Flood(Flood::Outbound)));
+    assert_eq!(counted(&store, "outbound_flood"), 1);
+    drop((held, connection));
+    drop(writer.await.unwrap());
+    assert_eq!(store.gauge_value("http2.streams_active"), Some(0));
+}
+
+#[tokio::test]
+async fn the_end_is_announced_once_and_the_connection_goes_on() {
+    let (near, mut far) = Io::pair(1 << 16);
+    let mut connection = server(near, Options::default());
+    let hello = [PREFACE, &frame(4, 0, 0, &[])].concat();
+    far.write_all(&hello).await.unwrap();
+    let next = poll_fn(|cx| Poll::Ready(connection.poll_accept(cx))).await;
+    assert!(next.is_pending());
+    connection.announce_shutdown();
+    far.write_all(&frame(1, 5, 1, GET)).await.unwrap();
+    let mut accepted = request_of(poll_fn(|cx| connection.poll_accept(cx)).await);
+    accepted.stream.send_head(ok(), true).unwrap();
+    connection.graceful_shutdown();
+    let next = poll_fn(|cx| Poll::Ready(connection.poll_accept(cx))).await;
+    assert!(next.is_pending());
+    drop((accepted, connection));
+    let mut said = Vec::new();
+    far.read_to_end(&mut said).await.unwrap();
+    let goaways = frames(&said).into_iter().filter(|f| f.0 == 7);
+    let announced = vec![0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+    assert_eq!(goaways.collect::<Vec<_>>(), vec![(7, 0, 0, announced)]);
+    assert!(
+        frames(&said).iter().any(|f| f.0 == 1),
+        "the request is answered"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_after_a_silence_is_preceded_by_a_ping() {
+    let keepalive = Keepalive {
+        interval: None,
+        jitter: Duration::ZERO,
+        timeout: Duration::from_secs(2),
+        idle_interval: Some(Duration::from_secs(10)),
+    };
+    let options = Arc::new(Options {
+        keepalive: Some(keepalive),
+        ..Options::default()
+    });
+    let (near, mut far) = Io::pair(1 << 16);
+    let (store, cells) = cells();
+    let (driver, mut handle) = ClientConnection::handshake(near, options, cells.clone())
+        .await
+        .unwrap();
+    let driver = tokio::spawn(driver);
+    far.write_all(&frame(4, 0, 0, &[])).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let first = handle.send_request(request(Method::GET), true).unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(!driver.is_finished(), "not silent for long enough");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let second = handle.send_request(request(Method::GET), true).unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!driver.is_finished());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(driver.await.unwrap(), Err(ConnError::KeepaliveTimeout));
+    drop((first, second, handle));
+    assert_eq!(store.gauge_value("http2.streams_active"), Some(0));
 }
