@@ -182,10 +182,14 @@ const PAGES: &[Entry] = &[
     ]),
     post("/healthcheck/fail", "be DRAINING from now on", |cx, _| {
         cx.state.health_failed = true;
+        cx.snapshot.set_health_failed(true);
+        cx.snapshot.publish();
         Page::text("OK\n")
     }),
     post("/healthcheck/ok", "be LIVE again", |cx, _| {
         cx.state.health_failed = false;
+        cx.snapshot.set_health_failed(false);
+        cx.snapshot.publish();
         Page::text("OK\n")
     }),
     get("/heap_dump", "heap (not built in)", |_, _| {
@@ -423,6 +427,7 @@ fn drain_listeners(cx: &mut AdminContext<'_>, query: &Query) -> Page {
         }
         cx.state.draining = true;
     } else {
+        cx.snapshot.drain_listeners(inbound_only);
         cx.snapshot.stop_listeners(inbound_only);
     }
     cx.snapshot.publish();

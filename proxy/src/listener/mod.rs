@@ -1,5 +1,6 @@
 //! Listeners: sockets, filter chain match, and connections.
 
+pub mod drain;
 pub mod filter_chain_match;
 pub mod sockets;
 pub mod stats;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 
 use outrigger_config::ir::ListenerConfig;
 
+pub use self::drain::{DrainDecision, DrainPolicy};
 use self::filter_chain_match::ChainMatcher;
 pub use self::sockets::ListenerSockets;
 

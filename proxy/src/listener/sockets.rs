@@ -9,13 +9,14 @@ use std::os::unix::net::UnixListener;
 
 use outrigger_config::ir::ListenerConfig;
 use outrigger_types::Address;
+use parking_lot::Mutex;
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// The bound sockets of a listener, a set a worker.
 #[derive(Debug)]
 pub struct ListenerSockets {
-    /// By worker, then by address.
-    workers: Vec<Vec<ListenSocket>>,
+    /// By worker, then by address; empty once closed.
+    workers: Mutex<Vec<Vec<ListenSocket>>>,
     bound: Vec<Address>,
 }
 
@@ -35,7 +36,7 @@ impl ListenerSockets {
     /// The system's, with the address.
     pub fn bind(config: &ListenerConfig, workers: usize) -> Result<Self, String> {
         let mut sockets = Self {
-            workers: (0..workers).map(|_| Vec::new()).collect(),
+            workers: Mutex::new((0..workers).map(|_| Vec::new()).collect()),
             bound: Vec::new(),
         };
         if !config.bind_to_port {
@@ -66,7 +67,7 @@ impl ListenerSockets {
     fn bind_tcp(&mut self, mut addr: SocketAddr, config: &ListenerConfig) -> io::Result<()> {
         let reuse_port = config.enable_reuse_port;
         let mut first: Option<std::net::TcpListener> = None;
-        for worker in &mut self.workers {
+        for worker in self.workers.get_mut() {
             let listener = match &first {
                 Some(shared) if !reuse_port => shared.try_clone()?,
                 _ => tcp_socket(addr, config, reuse_port)?.into(),
@@ -99,7 +100,7 @@ impl ListenerSockets {
             }
         };
         listener.set_nonblocking(true)?;
-        for worker in &mut self.workers {
+        for worker in self.workers.get_mut() {
             worker.push(ListenSocket::Unix(listener.try_clone()?));
         }
         self.bound.push(Address::Pipe(path.into()));
@@ -122,7 +123,13 @@ impl ListenerSockets {
                 ListenSocket::Unix(unix) => ListenSocket::Unix(unix.try_clone()?),
             })
         };
-        self.workers[index].iter().map(copy).collect()
+        let workers = self.workers.lock();
+        workers.get(index).into_iter().flatten().map(copy).collect()
+    }
+
+    /// Closes the sockets, once those who hold copies have closed theirs.
+    pub fn close(&self) {
+        self.workers.lock().clear();
     }
 }
 

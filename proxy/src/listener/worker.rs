@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -14,7 +15,7 @@ use outrigger_stats::Slab;
 use outrigger_types::{Address, ConnectionInfo};
 use parking_lot::RwLock;
 use socket2::SockRef;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_util::sync::CancellationToken;
 
 use super::filter_chain_match::Peer;
@@ -45,6 +46,8 @@ struct Shared {
     traffic: Option<Slab<DiscoveredFilterStats>>,
     /// Ends the accept loops.
     stop: CancellationToken,
+    /// Ends the connections of all chains, also of those that are gone, as soon as they are idle.
+    idle: CancellationToken,
 }
 
 /// What an update replaces.
@@ -57,7 +60,7 @@ struct State {
 struct Chain {
     config: Arc<FilterChainConfig>,
     hcm: Option<Arc<Hcm>>,
-    /// Asks the chain's connections to end.
+    /// Ends the chain's connections as soon as they are idle.
     drain: CancellationToken,
     /// Cuts the chain's connections.
     end: CancellationToken,
@@ -71,15 +74,17 @@ impl WorkerListener {
         sockets: &Arc<ListenerSockets>,
     ) -> Self {
         let scope = worker.store.scope(&format!("listener.{}.", spec.stat_name));
+        let idle = CancellationToken::new();
         let shared = Arc::new(Shared {
             stats: scope.slab::<ListenerStats>(),
             worker_stats: scope
                 .scope(&format!("{}.", worker.name()))
                 .slab::<WorkerListenerStats>(),
-            state: RwLock::new(Arc::new(State::new(worker, spec, None))),
+            state: RwLock::new(Arc::new(State::new(worker, spec, None, &idle))),
             max_connections: worker.max_connections,
             traffic: (!worker.is_main()).then(|| scope.slab()),
             stop: CancellationToken::new(),
+            idle,
         });
         // What the main thread listens to is its own.
         let slot = if worker.is_main() { 0 } else { worker.index };
@@ -108,10 +113,10 @@ impl WorkerListener {
     /// connections; those that are gone ask theirs to end.
     pub fn update(&self, worker: &Arc<Worker>, spec: &Arc<ListenerSpec>) {
         let old = self.shared.state.read().clone();
-        let new = Arc::new(State::new(worker, spec, Some(&old)));
+        let new = Arc::new(State::new(worker, spec, Some(&old), &self.shared.idle));
         for (fingerprint, chain) in &old.chains {
             if !new.chains.contains_key(fingerprint) {
-                self.retire(chain.clone(), worker.drain_time);
+                self.retire(chain.clone(), worker.drain.time);
             }
         }
         *self.shared.state.write() = new;
@@ -128,11 +133,16 @@ impl WorkerListener {
             .collect()
     }
 
-    /// Asks all connections to end when they can; new ones are still accepted.
+    /// Asks all connections to end, by and by; new ones are still accepted.
     pub fn start_drain(&self) {
         for chain in self.shared.state.read().chains.values() {
             chain.start_drain();
         }
+    }
+
+    /// Ends all connections as soon as they are idle.
+    pub fn end_idle(&self) {
+        self.shared.idle.cancel();
     }
 
     /// Accepts no more.
@@ -163,7 +173,12 @@ impl WorkerListener {
 }
 
 impl State {
-    fn new(worker: &Arc<Worker>, spec: &Arc<ListenerSpec>, old: Option<&State>) -> Self {
+    fn new(
+        worker: &Arc<Worker>,
+        spec: &Arc<ListenerSpec>,
+        old: Option<&State>,
+        idle: &CancellationToken,
+    ) -> Self {
         let config = &spec.config;
         let all = config
             .filter_chains
@@ -171,7 +186,7 @@ impl State {
             .chain(&config.default_filter_chain);
         let chains = all.map(|chain| {
             let kept = old.and_then(|o| o.chains.get(&chain.fingerprint)).cloned();
-            let chain = kept.unwrap_or_else(|| Arc::new(Chain::new(worker, spec, chain)));
+            let chain = kept.unwrap_or_else(|| Arc::new(Chain::new(worker, spec, chain, idle)));
             (chain.config.fingerprint, chain)
         });
         Self {
@@ -182,18 +197,20 @@ impl State {
 }
 
 impl Chain {
-    fn new(worker: &Arc<Worker>, spec: &ListenerSpec, config: &Arc<FilterChainConfig>) -> Self {
-        let limit = spec.config.per_connection_buffer_limit as usize;
+    fn new(
+        worker: &Arc<Worker>,
+        spec: &ListenerSpec,
+        config: &Arc<FilterChainConfig>,
+        idle: &CancellationToken,
+    ) -> Self {
         let hcm = match &config.terminal {
-            NetworkTerminal::Http(hcm) => {
-                Some(Hcm::new(hcm.clone(), worker, &spec.stat_name, limit))
-            }
+            NetworkTerminal::Http(hcm) => Some(Hcm::new(hcm.clone(), worker, spec)),
             NetworkTerminal::None => None,
         };
         Self {
             config: config.clone(),
             hcm,
-            drain: CancellationToken::new(),
+            drain: idle.child_token(),
             end: CancellationToken::new(),
         }
     }
@@ -202,62 +219,64 @@ impl Chain {
         if let Some(hcm) = &self.hcm {
             hcm.start_drain();
         }
-        self.drain.cancel();
     }
 }
 
 async fn accept_loop(shared: Arc<Shared>, socket: ListenSocket) {
-    let done = shared.stop.clone();
-    tokio::select! {
-        () = done.cancelled() => {}
-        end = accept(shared, socket) => if let Err(error) = end {
-            tracing::error!(%error, "the listening socket is unusable");
-        }
+    let end = match socket {
+        ListenSocket::Tcp(socket) => accept_tcp(shared, socket).await,
+        ListenSocket::Unix(socket) => accept_unix(shared, socket).await,
+    };
+    if let Err(error) = end {
+        tracing::error!(%error, "the listening socket is unusable");
     }
 }
 
-async fn accept(shared: Arc<Shared>, socket: ListenSocket) -> io::Result<()> {
-    match socket {
-        ListenSocket::Tcp(socket) => {
-            let listener = TcpListener::from_std(socket)?;
-            let mut batch = Batch::default();
-            loop {
-                match batch.next(&shared, |cx| listener.poll_accept(cx)).await {
-                    Ok((stream, peer)) => {
-                        let local = stream
-                            .local_addr()
-                            .map_or_else(|_| peer.into(), Address::from);
-                        // A peer that is gone already shows at the first read.
-                        let _ = stream.set_nodelay(true);
-                        let state = shared.state.read().clone();
-                        if let Some(keepalive) = &state.spec.config.tcp_keepalive {
-                            let _ = SockRef::from(&stream)
-                                .set_tcp_keepalive(&socket_keepalive(keepalive));
-                        }
-                        shared.admit(&state, Io::from(stream), local, peer.into());
-                    }
-                    Err(error) => accept_failed(&error).await,
-                }
-            }
+async fn accept_tcp(shared: Arc<Shared>, socket: std::net::TcpListener) -> io::Result<()> {
+    let listener = TcpListener::from_std(socket)?;
+    let mut batch = Batch::default();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => break,
+            accepted = batch.next(&shared, |cx| listener.poll_accept(cx)) => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => shared.admit_tcp(stream, peer),
+            Err(error) => accept_failed(&error).await,
         }
-        ListenSocket::Unix(socket) => {
-            let path = socket
-                .local_addr()?
-                .as_pathname()
-                .map(|p| p.display().to_string());
-            let local = Address::Pipe(path.unwrap_or_default().into());
-            let listener = UnixListener::from_std(socket)?;
-            let mut batch = Batch::default();
-            loop {
-                match batch.next(&shared, |cx| listener.poll_accept(cx)).await {
-                    Ok((stream, _)) => {
-                        let state = shared.state.read().clone();
-                        let peer = Address::Pipe("".into());
-                        shared.admit(&state, Io::from(stream), local.clone(), peer);
-                    }
-                    Err(error) => accept_failed(&error).await,
-                }
+    }
+    // What the kernel has accepted before the socket closes would be reset.
+    let socket = listener.into_std()?;
+    while let Ok((stream, peer)) = socket.accept() {
+        stream.set_nonblocking(true)?;
+        shared.admit_tcp(TcpStream::from_std(stream)?, peer);
+    }
+    Ok(())
+}
+
+async fn accept_unix(
+    shared: Arc<Shared>,
+    socket: std::os::unix::net::UnixListener,
+) -> io::Result<()> {
+    let path = socket.local_addr()?;
+    let path = path.as_pathname().map(|p| p.display().to_string());
+    let local = Address::Pipe(path.unwrap_or_default().into());
+    let listener = UnixListener::from_std(socket)?;
+    let mut batch = Batch::default();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => return Ok(()),
+            accepted = batch.next(&shared, |cx| listener.poll_accept(cx)) => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let state = shared.state.read().clone();
+                let peer = Address::Pipe("".into());
+                shared.admit(&state, Io::from(stream), local.clone(), peer);
             }
+            Err(error) => accept_failed(&error).await,
         }
     }
 }
@@ -319,6 +338,19 @@ impl Shared {
         let ignored = state.spec.config.ignore_global_conn_limit;
         let full = |limit| CONNECTIONS.load(Ordering::Relaxed) >= limit;
         !ignored && self.max_connections.is_some_and(full)
+    }
+
+    fn admit_tcp(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let local = stream
+            .local_addr()
+            .map_or_else(|_| peer.into(), Address::from);
+        // A peer that is gone already shows at the first read.
+        let _ = stream.set_nodelay(true);
+        let state = self.state.read().clone();
+        if let Some(keepalive) = &state.spec.config.tcp_keepalive {
+            let _ = SockRef::from(&stream).set_tcp_keepalive(&socket_keepalive(keepalive));
+        }
+        self.admit(&state, Io::from(stream), local, peer.into());
     }
 
     /// Chooses the chain of a new connection and serves it.

@@ -10,7 +10,7 @@ use outrigger_stats::Store;
 use tokio::sync::mpsc;
 
 use super::logging;
-use super::options::{Mode, Options};
+use super::options::{DrainStrategy, Mode, Options};
 use super::signals::{Request, Signals};
 use super::stats::ServerObserver;
 use super::watchdog::{Pulse, Watchdog};
@@ -20,6 +20,7 @@ use crate::admin::endpoint::Endpoint;
 use crate::admin::{self, AdminContext, Call, ServerState};
 use crate::bootstrap::LoadedBootstrap;
 use crate::http::conn_manager::request::Caller;
+use crate::listener::DrainPolicy;
 use crate::runtime::Runtime;
 use crate::snapshot::{Origin, Received, Resolved, Resolver, Snapshot};
 use crate::xds::{InitState, SourceNotice, Xds};
@@ -68,13 +69,13 @@ impl Workers {
             let (sender, receiver) = mpsc::unbounded_channel();
             let store = settings.store.clone();
             let access_logs = settings.access_logs.clone();
-            let drain_time = settings.options.drain_time;
+            let drain = drain_policy(&settings.options);
             let bootstrap = settings.of_bootstrap();
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
             let run = move || {
-                let worker = Worker::new(index, store, access_logs, drain_time, bootstrap);
+                let worker = Worker::new(index, store, access_logs, drain, bootstrap);
                 runtime.block_on(async {
                     tokio::spawn(pulse.beat());
                     worker.run(receiver).await;
@@ -156,7 +157,7 @@ impl Main {
             settings.options.concurrency,
             settings.store.clone(),
             settings.access_logs.clone(),
-            settings.options.drain_time,
+            drain_policy(&settings.options),
         );
         snapshot.serve_main(own.clone());
         snapshot.set_drain_time(settings.options.drain_time);
@@ -243,7 +244,6 @@ impl Main {
                     self.note_progress();
                 }
                 _ = flush.tick() => {
-                    self.snapshot.end_drained();
                     self.observe();
                     self.settings.store.flush();
                 }
@@ -269,6 +269,7 @@ impl Main {
 
     /// Publishes the gauges that nobody writes as they change.
     fn observe(&mut self) {
+        self.snapshot.end_drained();
         self.snapshot.observe_breakers();
         let connections = self.snapshot.active_connections();
         self.observer.observe(&self.state, connections);
@@ -304,7 +305,7 @@ impl Main {
     /// as the options allow; a second signal ends the wait. Envoy would cut them.
     async fn shut_down(&mut self) {
         tracing::info!(target: "main", "draining before the end");
-        self.snapshot.drain_listeners(false);
+        self.snapshot.end_listeners();
         self.snapshot.stop_listeners(false);
         self.snapshot.publish();
         let deadline = Instant::now() + self.settings.options.shutdown_timeout;
@@ -319,6 +320,13 @@ impl Main {
                 }
             }
         }
+    }
+}
+
+fn drain_policy(options: &Options) -> DrainPolicy {
+    DrainPolicy {
+        time: options.drain_time,
+        immediate: options.drain_strategy == DrainStrategy::Immediate,
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::access_log::AccessLogManager;
 use crate::http::codec::{BodyEvent, HeadEvent};
 use crate::http::conn_manager::request::Caller;
 use crate::listener::worker::WorkerListener;
-use crate::listener::{ListenerSockets, ListenerSpec};
+use crate::listener::{DrainPolicy, ListenerSockets, ListenerSpec};
 use crate::router::matcher::{RouteMatch, RouteTable};
 use crate::router::request_stats::{self, Counted, RequestCounters};
 use crate::upstream::cluster::{ClusterInfo, WorkerCluster};
@@ -83,12 +84,16 @@ pub enum Change {
     Listener(Arc<ListenerSpec>, Arc<ListenerSockets>),
     /// A listener is gone; its connections drain.
     RemoveListener(Arc<str>),
-    /// A listener accepts no more, and asks its connections to end.
+    /// A listener asks its connections to end, by and by.
     DrainListener(Arc<str>),
+    /// A listener ends its connections as soon as they are idle.
+    EndListener(Arc<str>),
     /// A listener accepts no more.
     StopListener(Arc<str>),
     /// The runtime has other values.
     Runtime(Arc<RuntimeSnapshot>),
+    /// The process fails its health check on purpose, or does so no more.
+    HealthFailed(bool),
 }
 
 /// Changes that belong together.
@@ -113,8 +118,9 @@ pub struct Worker {
     pub store: Store,
     /// Where access logs are written.
     pub access_logs: Arc<AccessLogManager>,
-    /// How long connections of what was removed may go on.
-    pub drain_time: Duration,
+    /// How what was removed drains.
+    pub drain: DrainPolicy,
+    health_failed: AtomicBool,
     /// What the HTTP/1 codecs towards downstream count (`http1.`).
     pub http1: Slab<Http1CodecStats>,
     /// What the HTTP/2 codecs towards downstream count (`http2.`), once there is
@@ -141,11 +147,11 @@ impl Worker {
         index: usize,
         store: Store,
         access_logs: Arc<AccessLogManager>,
-        drain_time: Duration,
+        drain: DrainPolicy,
         bootstrap: OfBootstrap,
     ) -> Arc<Self> {
         let name = format!("worker_{index}");
-        Self::make(index, &name, store, access_logs, drain_time, bootstrap)
+        Self::make(index, &name, store, access_logs, drain, bootstrap)
     }
 
     /// The main thread's own, which has the index after that of the last worker: it
@@ -154,17 +160,10 @@ impl Worker {
         index: usize,
         store: Store,
         access_logs: Arc<AccessLogManager>,
-        drain_time: Duration,
+        drain: DrainPolicy,
     ) -> Arc<Self> {
         let bootstrap = OfBootstrap::default();
-        Self::make(
-            index,
-            MAIN_THREAD,
-            store,
-            access_logs,
-            drain_time,
-            bootstrap,
-        )
+        Self::make(index, MAIN_THREAD, store, access_logs, drain, bootstrap)
     }
 
     fn make(
@@ -172,7 +171,7 @@ impl Worker {
         name: &str,
         store: Store,
         access_logs: Arc<AccessLogManager>,
-        drain_time: Duration,
+        drain: DrainPolicy,
         bootstrap: OfBootstrap,
     ) -> Arc<Self> {
         let prefix = format!("thread_local_cluster_manager.{name}.");
@@ -184,7 +183,8 @@ impl Worker {
             http1: store.scope("http1.").slab(),
             store,
             access_logs,
-            drain_time,
+            drain,
+            health_failed: AtomicBool::new(false),
             http2: OnceLock::new(),
             max_connections: bootstrap.max_connections,
             caller: bootstrap.caller,
@@ -270,6 +270,11 @@ impl Worker {
         self.routes.read().get(name).cloned()
     }
 
+    /// Whether the process fails its health check on purpose.
+    pub fn health_failed(&self) -> bool {
+        self.health_failed.load(Ordering::Relaxed)
+    }
+
     /// Applies one change.
     pub fn apply(self: &Arc<Self>, change: &Change) {
         match change {
@@ -299,7 +304,7 @@ impl Worker {
             Change::RemoveListener(name) => {
                 let gone = self.listeners.lock().remove(name);
                 if let Some(gone) = gone {
-                    gone.remove(self.drain_time);
+                    gone.remove(self.drain.time);
                 }
             }
             Change::DrainListener(name) => {
@@ -307,11 +312,17 @@ impl Worker {
                     listener.start_drain();
                 }
             }
+            Change::EndListener(name) => {
+                if let Some(listener) = self.listeners.lock().get(name) {
+                    listener.end_idle();
+                }
+            }
             Change::StopListener(name) => {
                 if let Some(listener) = self.listeners.lock().get(name) {
                     listener.stop_accepting();
                 }
             }
+            Change::HealthFailed(failed) => self.health_failed.store(*failed, Ordering::Relaxed),
             Change::Runtime(runtime) => self.set_runtime(runtime),
         }
     }
@@ -353,7 +364,7 @@ impl Worker {
                 let new = WorkerListener::start(self, spec, sockets);
                 let old = listeners.insert(spec.config.name.clone(), new);
                 if let Some(old) = old {
-                    old.remove(self.drain_time);
+                    old.remove(self.drain.time);
                 }
             }
         }

@@ -207,17 +207,32 @@ impl Snapshot {
         self.count_listeners();
     }
 
-    /// Asks the connections of listeners to end; `inbound_only` leaves out those
-    /// of another direction.
+    /// Asks the connections of listeners to end, by and by; `inbound_only` leaves out those of another
+    /// direction.
     pub fn drain_listeners(&mut self, inbound_only: bool) {
         self.each_listener(inbound_only, Change::DrainListener);
     }
 
-    /// Listeners accept no more.
+    /// Listeners end their connections as soon as they are idle.
+    pub fn end_listeners(&mut self) {
+        self.each_listener(false, Change::EndListener);
+    }
+
+    /// Listeners accept no more, and their sockets close.
     pub fn stop_listeners(&mut self, inbound_only: bool) {
-        self.each_listener(inbound_only, Change::StopListener);
+        let stopped = self.each_listener(inbound_only, Change::StopListener);
         self.listener_stats
-            .inc(ListenerManagerStats::listener_stopped);
+            .add(ListenerManagerStats::listener_stopped, stopped);
+        for entry in self.listeners.values() {
+            if !inbound_only || is_inbound(entry) {
+                entry.sockets.close();
+            }
+        }
+    }
+
+    /// The process fails its health check on purpose, or does so no more.
+    pub fn set_health_failed(&mut self, failed: bool) {
+        self.pending.push(Change::HealthFailed(failed));
     }
 
     /// Connections that listeners serve, over all workers.
@@ -231,13 +246,16 @@ impl Snapshot {
         names.iter().filter_map(of).sum()
     }
 
-    fn each_listener(&mut self, inbound_only: bool, change: impl Fn(Arc<str>) -> Change) {
+    /// Tells the workers of a change of many listeners; how many that were.
+    fn each_listener(&mut self, inbound_only: bool, change: impl Fn(Arc<str>) -> Change) -> u64 {
+        let mut told = 0;
         for (name, entry) in &self.listeners {
-            let inbound = entry.spec.config.traffic_direction == TrafficDirection::Inbound;
-            if inbound || !inbound_only {
+            if !inbound_only || is_inbound(entry) {
                 self.pending.push(change(name.clone()));
+                told += 1;
             }
         }
+        told
     }
 
     /// Names that RDS is to be asked for, of active and warming listeners.
@@ -272,6 +290,10 @@ impl Snapshot {
             self.warming_listeners.len(),
         );
     }
+}
+
+fn is_inbound(entry: &ListenerEntry) -> bool {
+    entry.spec.config.traffic_direction == TrafficDirection::Inbound
 }
 
 /// Whether an update may keep the sockets.

@@ -10,6 +10,7 @@ use filter_api::{
     ConfigError, ExtensionRegistry, FactoryContext, HttpFilterConfig, RouteFilterConfig,
 };
 use outrigger::access_log::{AccessLogManager, AccessLogOptions};
+use outrigger::listener::DrainPolicy;
 use outrigger::server::worker::{OfBootstrap, Worker};
 use outrigger::snapshot::{Origin, Received, Resolver, Snapshot};
 use outrigger_filters::Registry;
@@ -144,7 +145,10 @@ impl Lab {
             0,
             store.clone(),
             access_logs.clone(),
-            Duration::ZERO,
+            DrainPolicy {
+                time: Duration::ZERO,
+                immediate: false,
+            },
             OfBootstrap::default(),
         );
         let (sender, updates) = mpsc::unbounded_channel();

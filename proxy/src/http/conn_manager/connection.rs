@@ -107,8 +107,9 @@ async fn serve_h1(
     let opened = Instant::now();
     let max_requests = hcm.config.common_http.max_requests_per_connection;
     let mut served = 0;
+    let mut leave_by = None;
     loop {
-        let next = match next_head(hcm, &mut connection, opened, &drain).await {
+        let next = match next_head(hcm, &mut connection, opened, leave_by, &drain).await {
             Next::Request(next) => next,
             Next::Refused(error) => {
                 return Ended::idle(answer_error(hcm, info, connection, error).await);
@@ -133,8 +134,12 @@ async fn serve_h1(
             hcm.stats.inc(HcmStats::downstream_cx_max_requests_reached);
             connection.set_close();
         }
-        if drain.is_cancelled() || hcm.is_draining() {
+        if leave_by.is_none() && (drain.is_cancelled() || hcm.asks_to_leave()) {
             hcm.stats.inc(HcmStats::downstream_cx_drain_close);
+            connection.announce_close();
+            leave_by = Some(Instant::now() + hcm.config.drain_timeout);
+        }
+        if drain.is_cancelled() {
             connection.set_close();
         }
         let incoming = Incoming {
@@ -188,6 +193,7 @@ async fn next_head(
     hcm: &Hcm,
     connection: &mut h1::ServerConnection,
     opened: Instant,
+    leave_by: Option<Instant>,
     drain: &CancellationToken,
 ) -> Next {
     let common = &hcm.config.common_http;
@@ -195,7 +201,8 @@ async fn next_head(
     let idle = common.idle_timeout.map(|d| Instant::now() + d);
     let mut head_deadline = None;
     loop {
-        let deadline = [life, idle, head_deadline].into_iter().flatten().min();
+        let deadlines = [life, idle, head_deadline, leave_by];
+        let deadline = deadlines.into_iter().flatten().min();
         let is_idle = connection.is_idle();
         if !is_idle
             && head_deadline.is_none()
@@ -230,11 +237,11 @@ async fn next_head(
                 if head_deadline.is_some_and(|d| d <= now) {
                     return Next::HeaderTimeout;
                 }
-                hcm.stats.inc(if life.is_some_and(|d| d <= now) {
-                    HcmStats::downstream_cx_max_duration_reached
-                } else {
-                    HcmStats::downstream_cx_idle_timeout
-                });
+                if life.is_some_and(|d| d <= now) {
+                    hcm.stats.inc(HcmStats::downstream_cx_max_duration_reached);
+                } else if idle.is_some_and(|d| d <= now) {
+                    hcm.stats.inc(HcmStats::downstream_cx_idle_timeout);
+                }
                 return Next::TimeUp;
             }
             () = drain.cancelled(), if is_idle && head_deadline.is_none() => {

@@ -246,6 +246,9 @@ impl Http2 {
         if max.is_some_and(|max| self.served == max) {
             self.announce(HcmStats::downstream_cx_max_requests_reached);
         }
+        if self.draining == Draining::No && self.hcm.asks_to_leave() {
+            self.announce(HcmStats::downstream_cx_drain_close);
+        }
         let mut guard = self.active.begin();
         let incoming = Incoming {
             head: accepted.head,

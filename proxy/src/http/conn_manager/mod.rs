@@ -14,7 +14,7 @@ pub mod response;
 mod stats;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use filter_api::{HttpFilterFactory, LocalReply, WorkerContext};
 use outrigger_config::ir::{HcmConfig, RouteSource};
@@ -29,6 +29,7 @@ pub use stats::{HcmListenerStats, HcmStats, RouterStats};
 use crate::access_log::AccessLogger;
 use crate::http::codec::{h1, h2};
 use crate::http::codec_options;
+use crate::listener::{DrainDecision, ListenerSpec};
 use crate::router::matcher::RouteTable;
 use crate::server::worker::Worker;
 
@@ -63,19 +64,17 @@ pub struct Hcm {
     h1_options: Arc<h1::Options>,
     h2_options: Arc<h2::Options>,
     empty: Arc<str>,
-    draining: AtomicBool,
+    drain: DrainDecision,
+    /// A failed health check drains, too.
+    drains_on_health: bool,
 }
 
 impl Hcm {
-    /// An HCM of the listener that stats call `listener`, whose connections hold
-    /// at most `buffer_limit` bytes a direction.
-    pub fn new(
-        config: Arc<HcmConfig>,
-        worker: &Arc<Worker>,
-        listener: &str,
-        buffer_limit: usize,
-    ) -> Arc<Self> {
-        let by_listener = format!("listener.{listener}.http.{}.", config.stat_prefix);
+    /// An HCM of a listener.
+    pub fn new(config: Arc<HcmConfig>, worker: &Arc<Worker>, listener: &ListenerSpec) -> Arc<Self> {
+        let buffer_limit = listener.config.per_connection_buffer_limit as usize;
+        let name = &listener.stat_name;
+        let by_listener = format!("listener.{name}.http.{}.", config.stat_prefix);
         let prefix = format!("http.{}.", config.stat_prefix);
         let scope: Scope = worker.store.scope(&prefix);
         let cx = WorkerContext {
@@ -114,7 +113,8 @@ impl Hcm {
             h1_options: codec_options::h1_server(&config, buffer_limit),
             h2_options: codec_options::h2_server(&config, buffer_limit),
             empty: Arc::from(""),
-            draining: AtomicBool::new(false),
+            drain: DrainDecision::default(),
+            drains_on_health: !listener.config.drain_modify_only,
             worker: worker.clone(),
             buffer_limit,
             config,
@@ -182,14 +182,18 @@ impl Hcm {
         self.empty.clone()
     }
 
-    /// Responses from now on ask the client to go elsewhere.
+    /// Responses from now on ask the client to go elsewhere, by and by.
     pub fn start_drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.drain.begin(Instant::now());
     }
 
-    /// Whether responses ask the client to go elsewhere.
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+    /// Whether the next response asks its client to go elsewhere.
+    pub fn asks_to_leave(&self) -> bool {
+        let unhealthy = self.drains_on_health && self.worker.health_failed();
+        unhealthy
+            || self
+                .drain
+                .asks(self.worker.drain, Instant::now, rand::random)
     }
 
     /// Counts a request; the guard counts its end.

@@ -46,6 +46,8 @@ pub struct ServerConnection {
     http_10: bool,
     raw: bool,
     close: bool,
+    /// The responses say so, and the client is given time to follow.
+    announced: bool,
     failed: Option<StreamError>,
 }
 
@@ -61,6 +63,7 @@ impl ServerConnection {
             http_10: false,
             raw: false,
             close: false,
+            announced: false,
             failed: None,
             options,
         }
@@ -180,8 +183,8 @@ impl ServerConnection {
         ResponseContext {
             asked: self.asked,
             http_10: self.http_10,
-            close: self.close,
-            keep_alive: self.http_10 && !self.close,
+            close: self.close || self.announced,
+            keep_alive: self.http_10 && !self.close && !self.announced,
             case: self.options.header_case,
         }
     }
@@ -286,6 +289,11 @@ impl ServerConnection {
     /// Makes this request the last: the response says `connection: close`.
     pub fn set_close(&mut self) {
         self.close = true;
+    }
+
+    /// Makes the responses from now on say `connection: close`, and leaves it to the client to follow.
+    pub fn announce_close(&mut self) {
+        self.announced = true;
     }
 
     /// Whether the connection is to be closed after this request.
