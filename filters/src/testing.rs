@@ -95,6 +95,7 @@ impl TestStream {
             clear_route_cache: false,
             buffer_limit: 0,
             add_trailers: None,
+            held: 0,
         }
     }
 

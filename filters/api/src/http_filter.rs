@@ -44,6 +44,9 @@ pub enum FilterStatus {
 pub enum Resume {
     /// Let go what was held.
     Continue,
+    /// Let go so many bytes of the body that is held, and stay paused. With the
+    /// last of them the pause is over, and what ends the message follows.
+    Release(usize),
     /// Answer.
     Reply(Box<LocalReply>),
     /// Reset the stream.
@@ -122,6 +125,9 @@ pub struct FilterContext<'a> {
     /// connection's buffer limit unless a filter sets it, as Envoy's
     /// `setBufferLimit()`.
     pub buffer_limit: usize,
+    /// Bytes of the body that are held at the filter; set for
+    /// [`HttpFilter::poll_resume`] alone.
+    pub held: usize,
     /// Set in the callback for the last piece of a body without trailers: these
     /// follow it.
     pub add_trailers: Option<Headers>,

@@ -233,12 +233,17 @@ impl FilterChain {
                 if self.entries[index].side(side).mode != Mode::Paused {
                     continue;
                 }
+                let held = self.entries[index].side(side).data.len();
                 let filter = &mut self.entries[index].filter;
-                let called = call(parts, |cx| filter.poll_resume(side, cx, task));
+                let called = call(parts, |cx| {
+                    cx.held = held;
+                    filter.poll_resume(side, cx, task)
+                });
                 self.refresh(side, called.clear, parts);
                 let verdict = match called.result {
                     Poll::Pending => continue,
                     Poll::Ready(Resume::Continue) => self.resume(side, step, parts),
+                    Poll::Ready(Resume::Release(bytes)) => self.release(side, step, parts, bytes),
                     Poll::Ready(Resume::Reply(reply)) => {
                         self.set_mode(side, index, Mode::Running);
                         Verdict::Reply(reply)
@@ -458,6 +463,28 @@ impl FilterChain {
         Verdict::Continue
     }
 
+    /// Lets a part of what a filter holds go on to the filters after it.
+    fn release(
+        &mut self,
+        side: Side,
+        step: usize,
+        parts: &mut Parts<'_>,
+        mut bytes: usize,
+    ) -> Verdict {
+        let index = self.index(side, step);
+        let state = self.entries[index].side(side);
+        // A head goes before any of its body.
+        if state.holds_head || bytes >= state.data.len() {
+            return self.resume(side, step, parts);
+        }
+        let mut piece = Buffer::new();
+        while let Some(chunk) = state.data.pop_up_to(bytes) {
+            bytes -= chunk.len();
+            piece.push(chunk);
+        }
+        self.data_from(side, step + 1, parts, piece, false)
+    }
+
     /// Lets what a filter held go on to the filters after it.
     fn resume(&mut self, side: Side, step: usize, parts: &mut Parts<'_>) -> Verdict {
         let index = self.index(side, step);
@@ -525,6 +552,7 @@ fn call<R>(parts: &mut Parts<'_>, f: impl FnOnce(&mut FilterContext<'_>) -> R) -
         clear_route_cache: false,
         buffer_limit: *parts.buffer_limit,
         add_trailers: None,
+        held: 0,
     };
     let result = f(&mut cx);
     let called = Called {

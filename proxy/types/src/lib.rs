@@ -6,6 +6,7 @@
 
 mod address;
 mod buffer;
+mod filter_state;
 mod flags;
 mod head;
 mod headers;
@@ -15,6 +16,7 @@ mod stream_info;
 
 pub use address::Address;
 pub use buffer::Buffer;
+pub use filter_state::{FilterState, FilterStateObject};
 pub use flags::{ResponseFlag, ResponseFlags};
 pub use head::{HeaderKey, Protocol, RequestHead, ResponseHead, Scheme};
 pub use headers::{Headers, NameRef, names};

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::{Address, Metadata, Protocol, ResponseFlags};
+use crate::{Address, FilterState, Metadata, Protocol, ResponseFlags};
 
 /// `%RESPONSE_CODE_DETAILS%`: usually one of [`details`].
 pub type Details = Cow<'static, str>;
@@ -225,6 +225,8 @@ pub struct StreamInfo {
     pub downstream_remote: Address,
     /// Dynamic metadata that filters set; made on first use.
     pub metadata: Option<Box<Metadata>>,
+    /// What filters left with the stream; made on first use.
+    pub filter_state: Option<Box<FilterState>>,
     /// Whether the request came from an internal address, by the HCM's rules.
     pub internal_request: bool,
     /// Whether the request is gRPC.
@@ -267,6 +269,7 @@ impl StreamInfo {
             request_id: None,
             downstream_remote,
             metadata: None,
+            filter_state: None,
             internal_request: false,
             is_grpc: false,
             health_check: false,
@@ -283,5 +286,10 @@ impl StreamInfo {
     /// The dynamic metadata, made if there is none yet.
     pub fn metadata_mut(&mut self) -> &mut Metadata {
         self.metadata.get_or_insert_default()
+    }
+
+    /// The filter state, made if there is none yet.
+    pub fn filter_state_mut(&mut self) -> &mut FilterState {
+        self.filter_state.get_or_insert_default()
     }
 }

@@ -27,6 +27,7 @@ pub(super) const NAMESPACE: &str = "envoy.filters.http.fault";
 pub(super) struct FaultConfig {
     pub(super) delay: Option<Delay>,
     pub(super) abort: Option<Abort>,
+    pub(super) rate_limit: Option<RateLimit>,
     /// Only requests to this cluster, if it is not empty.
     pub(super) upstream_cluster: Box<str>,
     pub(super) headers: Vec<HeaderMatcher>,
@@ -43,6 +44,13 @@ pub(super) struct FaultConfig {
 pub(super) struct Delay {
     /// None: the request says how long.
     pub(super) fixed: Option<Duration>,
+    pub(super) percentage: FractionalPercent,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct RateLimit {
+    /// KiB a second; none: the request says how many.
+    pub(super) fixed: Option<u64>,
     pub(super) percentage: FractionalPercent,
 }
 
@@ -70,6 +78,7 @@ pub(super) struct RuntimeKeys {
     pub(super) abort_http_status: Box<str>,
     pub(super) abort_grpc_status: Box<str>,
     pub(super) max_active: Box<str>,
+    pub(super) rate_limit_percent: Box<str>,
 }
 
 pub(crate) fn filter(
@@ -97,9 +106,8 @@ fn fault(message: pb::HttpFault) -> Result<FaultConfig, ConfigError> {
         headers,
         downstream_nodes,
         max_active_faults,
-        // Refused by its verdict, and its key means nothing without it.
-        response_rate_limit: _,
-        response_rate_limit_percent_runtime: _,
+        response_rate_limit,
+        response_rate_limit_percent_runtime,
         delay_percent_runtime,
         abort_percent_runtime,
         delay_duration_runtime,
@@ -115,9 +123,11 @@ fn fault(message: pb::HttpFault) -> Result<FaultConfig, ConfigError> {
     };
     let delay_message = delay_message.map(delay).transpose();
     let abort_message = abort_message.map(abort).transpose();
+    let rate_limit = response_rate_limit.map(rate_limit).transpose();
     Ok(FaultConfig {
         delay: delay_message.map_err(|error| error.within("delay"))?,
         abort: abort_message.map_err(|error| error.within("abort"))?,
+        rate_limit: rate_limit.map_err(|error| error.within("response_rate_limit"))?,
         upstream_cluster: upstream_cluster.into(),
         headers: convert::headers("headers", headers)?,
         downstream_nodes: downstream_nodes.into_iter().map(Into::into).collect(),
@@ -132,6 +142,10 @@ fn fault(message: pb::HttpFault) -> Result<FaultConfig, ConfigError> {
             abort_http_status: key(abort_http_status_runtime, "fault.http.abort.http_status"),
             abort_grpc_status: key(abort_grpc_status_runtime, "fault.http.abort.grpc_status"),
             max_active: key(max_active_faults_runtime, "fault.http.max_active_faults"),
+            rate_limit_percent: key(
+                response_rate_limit_percent_runtime,
+                "fault.http.rate_limit.response_percent",
+            ),
         },
         cluster_stats: !disable_downstream_cluster_stats,
         metadata: filter_metadata.and_then(|fields| {
@@ -164,6 +178,28 @@ fn delay(message: common::FaultDelay) -> Result<Delay, ConfigError> {
         None => return Err(ConfigError::field("fault_delay_secifier", "is required")),
     };
     Ok(Delay {
+        fixed,
+        percentage: percentage(share)?,
+    })
+}
+
+fn rate_limit(message: common::FaultRateLimit) -> Result<RateLimit, ConfigError> {
+    use common::fault_rate_limit::{FixedLimit, HeaderLimit, LimitType};
+    let common::FaultRateLimit {
+        percentage: share,
+        limit_type,
+    } = message;
+    let fixed = match limit_type {
+        Some(LimitType::FixedLimit(FixedLimit { limit_kbps: 0 })) => {
+            return Err(
+                ConfigError::field("limit_kbps", "must be at least 1").within("fixed_limit")
+            );
+        }
+        Some(LimitType::FixedLimit(FixedLimit { limit_kbps })) => Some(limit_kbps),
+        Some(LimitType::HeaderLimit(HeaderLimit {})) => None,
+        None => return Err(ConfigError::field("limit_type", "is required")),
+    };
+    Ok(RateLimit {
         fixed,
         percentage: percentage(share)?,
     })

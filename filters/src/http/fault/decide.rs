@@ -11,6 +11,9 @@ use super::config::{Abort, AbortWith, FaultConfig};
 const DELAY: HeaderName = HeaderName::from_static("x-envoy-fault-delay-request");
 const DELAY_PERCENTAGE: HeaderName =
     HeaderName::from_static("x-envoy-fault-delay-request-percentage");
+const THROUGHPUT: HeaderName = HeaderName::from_static("x-envoy-fault-throughput-response");
+const THROUGHPUT_PERCENTAGE: HeaderName =
+    HeaderName::from_static("x-envoy-fault-throughput-response-percentage");
 const ABORT: HeaderName = HeaderName::from_static("x-envoy-fault-abort-request");
 const ABORT_GRPC: HeaderName = HeaderName::from_static("x-envoy-fault-abort-grpc-request");
 const ABORT_PERCENTAGE: HeaderName =
@@ -69,6 +72,25 @@ impl<'a> Draw<'a> {
             asked,
         );
         (millis > 0).then(|| Duration::from_millis(millis))
+    }
+
+    /// How many KiB a second of the response may pass.
+    pub(super) fn rate_limit(&self, config: &FaultConfig) -> Option<u64> {
+        let limit = config.rate_limit.as_ref()?;
+        let of_header = limit.fixed.is_none().then_some(THROUGHPUT_PERCENTAGE);
+        let share = self.share(limit.percentage, of_header);
+        let key = &config.keys.rate_limit_percent;
+        if !self
+            .runtime
+            .fraction(key, share)
+            .picks(self.services.random())
+        {
+            return None;
+        }
+        limit
+            .fixed
+            .or_else(|| self.number(&THROUGHPUT))
+            .filter(|rate| *rate > 0)
     }
 
     /// With what the request is aborted.
@@ -133,16 +155,17 @@ impl<'a> Draw<'a> {
         }
     }
 
-    /// Whether the draw falls on the request, by the key of all or by that of
-    /// the caller's cluster.
+    /// Whether the draw falls on the request, by the key of all, or by that of
+    /// the caller's cluster if the caller says its own.
     fn picks(&self, key: &str, suffix: &str, share: FractionalPercent) -> bool {
-        let random = || self.services.random();
-        self.runtime.fraction(key, share).picks(random())
-            || self.cluster.is_some_and(|cluster| {
+        let share = match self.cluster {
+            Some(cluster) => {
                 let key = format!("fault.http.{cluster}.{suffix}");
-                self.runtime.get(&key).is_some()
-                    && self.runtime.fraction(&key, share).picks(random())
-            })
+                self.runtime.fraction(&key, share)
+            }
+            None => self.runtime.fraction(key, share),
+        };
+        share.picks(self.services.random())
     }
 
     fn integer(&self, key: &str, suffix: &str, default: u64) -> u64 {

@@ -1,8 +1,9 @@
 //! The fault filter (`envoy.filters.http.fault`): delays and aborts requests on
-//! purpose, by configuration, by runtime or as the request itself asks.
+//! purpose, and slows responses down, by configuration, by runtime or as the request itself asks.
 
 mod config;
 mod decide;
+mod rate;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -18,13 +19,14 @@ use filter_api::{
     CreateContext, FilterContext, FilterStatus, HttpFilter, HttpFilterConfig, HttpFilterFactory,
     Interest, LocalReply, ResponseFlag, Resume, RouteFilterConfig, Side, WorkerContext,
 };
-use outrigger_types::{StatusCode, details, names};
+use outrigger_types::{Buffer, StatusCode, details, names};
 use tokio::time::Sleep;
 
 pub(crate) use config::{MESSAGE, filter, route};
 
 use config::{FaultConfig, NAMESPACE, RouteFault};
 use decide::{AbortStatus, Draw};
+use rate::Pace;
 use stats::FaultCounts;
 
 /// The filter's configuration, with what all workers share.
@@ -64,7 +66,7 @@ struct Factory {
 
 impl HttpFilterFactory for Factory {
     fn interest(&self) -> Interest {
-        Interest::DECODE_HEADERS | Interest::COMPLETE
+        Interest::DECODE_HEADERS | Interest::ENCODE_DATA | Interest::COMPLETE
     }
 
     fn create(
@@ -74,7 +76,7 @@ impl HttpFilterFactory for Factory {
     ) -> Option<Box<dyn HttpFilter>> {
         let of_route = route.and_then(|r| r.downcast_ref::<RouteFault>());
         let config = of_route.map_or(&self.config, |route| &route.0).clone();
-        if config.delay.is_none() && config.abort.is_none() {
+        if config.delay.is_none() && config.abort.is_none() && config.rate_limit.is_none() {
             return None;
         }
         Some(Box::new(FaultFilter {
@@ -83,6 +85,7 @@ impl HttpFilterFactory for Factory {
             counts: self.counts.clone(),
             counted: false,
             delay: None,
+            pace: None,
         }))
     }
 }
@@ -95,6 +98,8 @@ struct FaultFilter {
     /// Whether this stream is among the active faults.
     counted: bool,
     delay: Option<Pin<Box<Sleep>>>,
+    /// How fast the response goes.
+    pace: Option<Pace>,
 }
 
 impl FaultFilter {
@@ -143,6 +148,16 @@ impl FaultFilter {
         self.leave_metadata(cx);
         self.delay = Some(Box::pin(tokio::time::sleep(delay)));
         FilterStatus::Pause
+    }
+
+    fn set_pace(&mut self, draw: &Draw<'_>) {
+        let Some(rate) = draw.rate_limit(&self.config) else {
+            return;
+        };
+        if self.try_begin(draw) {
+            self.counts.rate_limited();
+            self.pace = Some(Pace::new(rate));
+        }
     }
 
     fn leave_metadata(&self, cx: &mut FilterContext<'_>) {
@@ -214,6 +229,7 @@ impl HttpFilter for FaultFilter {
         let delay = {
             let cluster = self.downstream_cluster(cx);
             let draw = Draw::new(&runtime, cx.services, cx.request, cluster);
+            self.set_pace(&draw);
             let delay = draw.delay(&self.config);
             delay.filter(|_| self.try_begin(&draw))
         };
@@ -226,12 +242,27 @@ impl HttpFilter for FaultFilter {
         }
     }
 
+    fn encode_data(
+        &mut self,
+        _cx: &mut FilterContext<'_>,
+        data: &mut Buffer,
+        _end_stream: bool,
+    ) -> FilterStatus {
+        match &self.pace {
+            Some(_) if !data.is_empty() => FilterStatus::Pause,
+            _ => FilterStatus::Continue,
+        }
+    }
+
     fn poll_resume(
         &mut self,
-        _side: Side,
+        side: Side,
         cx: &mut FilterContext<'_>,
         task: &mut Context<'_>,
     ) -> Poll<Resume> {
+        if let (Side::Encode, Some(pace)) = (side, &mut self.pace) {
+            return pace.poll(cx.held, task).map(Resume::Release);
+        }
         if let Some(delay) = &mut self.delay
             && delay.as_mut().poll(task).is_pending()
         {

@@ -55,6 +55,10 @@ impl FaultCounts {
         self.slab.inc(FaultStats::faults_overflow);
     }
 
+    pub(super) fn rate_limited(&self) {
+        self.slab.inc(FaultStats::response_rl_injected);
+    }
+
     pub(super) fn delayed(&self, cluster: Option<&str>) {
         self.slab.inc(FaultStats::delays_injected);
         self.count(cluster, "delays_injected", |c| &mut c.delays);

@@ -137,6 +137,15 @@ fn runtime_overrides_share_and_status() {
     let message = abort(ErrorType::HttpStatus(503), 100);
     let mut stream = TestStream::new(&store, "/").runtime("fault.http.abort.http_status", "500");
     assert_eq!(decide(&mut stream, &message).unwrap().status.as_u16(), 500);
+    // A caller that says its cluster has a key of its own.
+    let mut stream = TestStream::new(&store, "/")
+        .header("x-envoy-downstream-service-cluster", "c")
+        .runtime("fault.http.abort.abort_percent", "0");
+    assert!(decide(&mut stream, &message).is_some());
+    let mut stream = TestStream::new(&store, "/")
+        .header("x-envoy-downstream-service-cluster", "c")
+        .runtime("fault.http.c.abort.abort_percent", "0");
+    assert!(decide(&mut stream, &message).is_none());
     let mut stream = TestStream::new(&store, "/").runtime("fault.http.max_active_faults", "0");
     assert!(decide(&mut stream, &message).is_none());
 }

@@ -35,7 +35,7 @@ pub(super) struct GrpcStatsConfig {
     pub(super) methods: Methods,
     /// Record `upstream_rq_time`.
     pub(super) upstream_time: bool,
-    /// `a.b.C` counts as `a_b_C`.
+    /// `a.b.C` counts as `a_b_C`; the services of a list keep their names.
     pub(super) replace_dots: bool,
     /// Leave the counts of messages with the stream.
     pub(super) emit: bool,
@@ -63,9 +63,9 @@ fn options(message: pb::FilterConfig) -> GrpcStatsConfig {
         Some(Kind::StatsForAllMethods(_)) | None => Methods::Only(BTreeMap::new()),
     };
     GrpcStatsConfig {
-        methods,
         upstream_time: enable_upstream_stats,
-        replace_dots: replace_dots_in_grpc_service_name,
+        replace_dots: replace_dots_in_grpc_service_name && methods == Methods::All,
+        methods,
         emit: emit_filter_state,
     }
 }

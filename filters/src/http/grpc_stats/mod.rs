@@ -16,7 +16,9 @@ use filter_api::{
     CreateContext, FilterContext, FilterStatus, HttpFilter, HttpFilterConfig, HttpFilterFactory,
     Interest, RouteFilterConfig, WorkerContext,
 };
-use outrigger_types::{Buffer, Headers, MetadataValue, ResponseHead, StatusCode, names as header};
+use outrigger_types::{
+    Buffer, FilterStateObject, Headers, MetadataValue, ResponseHead, StatusCode, names as header,
+};
 
 pub(crate) use config::{MESSAGE, filter};
 pub use frames::FrameCounter;
@@ -26,7 +28,7 @@ use config::GrpcStatsConfig;
 use handles::{Handles, MethodStats};
 
 /// Where the counts of messages are left with the stream.
-const NAMESPACE: &str = "envoy.filters.http.grpc_stats";
+const STATE_KEY: &str = "envoy.filters.http.grpc_stats";
 
 /// The filter's configuration.
 #[derive(Debug)]
@@ -91,6 +93,8 @@ impl HttpFilterFactory for Factory {
             shared: self.0.clone(),
             stats: None,
             recorder: None,
+            frames: [FrameCounter::default(); 2],
+            grpc_request: false,
             grpc_response: false,
             status: None,
             sent: 0,
@@ -105,6 +109,9 @@ struct GrpcStatsFilter {
     /// None for what is not gRPC, or goes to no cluster.
     stats: Option<Arc<MethodStats>>,
     recorder: Option<GrpcRecorder>,
+    /// Count what has no recorder, up and down.
+    frames: [FrameCounter; 2],
+    grpc_request: bool,
     grpc_response: bool,
     /// The last status seen.
     status: Option<outrigger_types::HeaderValue>,
@@ -138,7 +145,7 @@ impl GrpcStatsFilter {
         }
     }
 
-    /// Leaves the counts with the stream, as a filter's metadata.
+    /// Leaves the counts with the stream. Unlike stats they need no method.
     fn emit(&self, cx: &mut FilterContext<'_>) {
         if !self.shared.config.emit || self.sent + self.received == 0 {
             return;
@@ -150,15 +157,18 @@ impl GrpcStatsFilter {
         ];
         let fields = counts.into_iter().filter(|(_, n)| *n > 0);
         let fields = fields.map(|(name, n)| (name.into(), count(n))).collect();
-        cx.info
-            .metadata_mut()
-            .set(NAMESPACE, MetadataValue::Struct(fields));
+        let object = FilterStateObject {
+            typed: MetadataValue::Struct(fields),
+            plain: Some(format!("{},{}", self.sent, self.received).into()),
+        };
+        cx.info.filter_state_mut().set(STATE_KEY, object);
     }
 }
 
 impl HttpFilter for GrpcStatsFilter {
     fn decode_headers(&mut self, cx: &mut FilterContext<'_>, _end_stream: bool) -> FilterStatus {
-        if cx.request.is_grpc()
+        self.grpc_request = cx.request.is_grpc();
+        if self.grpc_request
             && let Some(cluster) = cx.route.and_then(|route| route.cluster.as_deref())
         {
             let Shared {
@@ -178,8 +188,11 @@ impl HttpFilter for GrpcStatsFilter {
         data: &mut Buffer,
         _end_stream: bool,
     ) -> FilterStatus {
-        if let Some(recorder) = &mut self.recorder {
-            let n = recorder.on_request_data(data);
+        if self.grpc_request {
+            let n = match &mut self.recorder {
+                Some(recorder) => recorder.on_request_data(data),
+                None => self.frames[0].count(data),
+            };
             self.sent += n;
             if let Some(stats) = self.stats.as_ref().filter(|_| n > 0) {
                 stats.requests(n);
@@ -208,8 +221,11 @@ impl HttpFilter for GrpcStatsFilter {
         data: &mut Buffer,
         end_stream: bool,
     ) -> FilterStatus {
-        if let Some(recorder) = self.recorder.as_mut().filter(|_| self.grpc_response) {
-            let n = recorder.on_response_data(data);
+        if self.grpc_response {
+            let n = match &mut self.recorder {
+                Some(recorder) => recorder.on_response_data(data),
+                None => self.frames[1].count(data),
+            };
             self.received += n;
             if let Some(stats) = self.stats.as_ref().filter(|_| n > 0) {
                 stats.responses(n);

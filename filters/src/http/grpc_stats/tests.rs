@@ -262,8 +262,10 @@ fn the_counts_of_messages_are_left_with_the_stream() {
     filter.decode_headers(&mut cx, false);
     filter.decode_data(&mut cx, &mut data(UP), true);
     filter.on_stream_complete(&mut cx);
-    let metadata = stream.info.metadata.unwrap();
-    let counts = metadata.get(super::NAMESPACE).unwrap();
+    let state = stream.info.filter_state.unwrap();
+    let object = state.get(super::STATE_KEY).unwrap();
+    assert_eq!(object.plain.as_deref(), Some("2,0"));
+    let counts = &object.typed;
     assert_eq!(
         counts.at(["requestMessageCount"]),
         Some(&MetadataValue::String("2".into()))

@@ -6,6 +6,7 @@
 mod coalesce;
 mod context;
 mod duration;
+mod filter_state;
 mod header;
 mod json;
 mod metadata;

@@ -4,6 +4,7 @@ use outrigger_types::{Address, HeaderKey};
 
 use super::coalesce::Coalesce;
 use super::duration::CommonDuration;
+use super::filter_state;
 use super::header::{self, Alternatives, Source};
 use super::metadata::{Owner, Path};
 use super::plain::{self, Plain};
@@ -37,6 +38,7 @@ enum Kind {
     Time(Clock, TimeFormat),
     CommonDuration(CommonDuration),
     Metadata(Path),
+    FilterState(filter_state::Key),
     GrpcStatus(GrpcStatusFormat),
     Details {
         keep_whitespace: bool,
@@ -119,6 +121,7 @@ impl Operator {
             Kind::Time(clock, format) => format.read(*clock, context),
             Kind::CommonDuration(duration) => Value::number(duration.read(info)),
             Kind::Metadata(path) => path.read(info),
+            Kind::FilterState(key) => key.read(info),
             Kind::GrpcStatus(format) => grpc_status(*format, context),
             Kind::Details { keep_whitespace } => details(context, *keep_whitespace),
             Kind::Path { with_query, origin } => path(context, *with_query, *origin),
@@ -161,7 +164,9 @@ fn parameterized(call: &Call<'_>, options: &FormatOptions) -> Result<Kind, Strin
             Kind::Metadata(Path::parse(Owner::UpstreamHost, required(call)?))
         }
         "METADATA" => Kind::Metadata(Path::parse_typed(params)?),
-        "FILTER_STATE" | "UPSTREAM_FILTER_STATE" => filter_state(params)?,
+        "FILTER_STATE" => Kind::FilterState(filter_state::Key::parse(params)?),
+        // No upstream filter leaves any.
+        "UPSTREAM_FILTER_STATE" => filter_state::Key::parse(params).map(|_| Kind::Absent)?,
         "GRPC_STATUS" => {
             no_length(call)?;
             Kind::GrpcStatus(grpc_status_format(params)?)
@@ -222,20 +227,6 @@ fn no_length(call: &Call<'_>) -> Result<(), String> {
             call.name
         )),
         None => Ok(()),
-    }
-}
-
-fn filter_state(params: &str) -> Result<Kind, String> {
-    let mut parts = params.split(':');
-    if parts.next().is_none_or(str::is_empty) {
-        return Err("Invalid filter state configuration, key cannot be empty.".into());
-    }
-    match (parts.next(), parts.next()) {
-        (Some("FIELD"), Some(_)) | (None | Some("PLAIN" | "TYPED"), None) => Ok(Kind::Absent),
-        (Some("FIELD" | "PLAIN" | "TYPED"), _) => Err(
-            "Invalid filter state serialize type, FIELD should be used with the field name.".into(),
-        ),
-        _ => Err("Invalid filter state serialize type, only support PLAIN/TYPED/FIELD.".into()),
     }
 }
 

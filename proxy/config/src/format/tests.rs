@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use outrigger_types::{
-    Address, ConnectionInfo, HeaderName, HeaderValue, Headers, Metadata, MetadataValue, Method,
-    Protocol, RequestHead, ResponseFlag, ResponseHead, StatusCode, StreamInfo,
+    Address, ConnectionInfo, FilterStateObject, HeaderName, HeaderValue, Headers, Metadata,
+    MetadataValue, Method, Protocol, RequestHead, ResponseFlag, ResponseHead, StatusCode,
+    StreamInfo,
 };
 use proptest::prelude::*;
 
@@ -79,6 +80,12 @@ fn stream() -> StreamInfo {
     info.upstream.attempted = vec![address("127.0.0.1:9"), address("127.0.0.1:18081")];
     info.upstream.attempted_hostnames = vec!["".into(), "h.example".into()];
     info.upstream.cluster_metadata = Some(metadata());
+    let one = MetadataValue::String("1".into());
+    let object = FilterStateObject {
+        typed: MetadataValue::Struct([("n".into(), one)].into()),
+        plain: Some("one".into()),
+    };
+    info.filter_state_mut().set("f", object);
     info
 }
 
@@ -226,6 +233,11 @@ fn operators_print_what_envoy_prints() {
         ("METADATA(CLUSTER:ns:n):2", "1."),
         ("METADATA(ROUTE)", "-"),
         ("FILTER_STATE(a)", "-"),
+        ("FILTER_STATE(f)", "{\"n\":\"1\"}"),
+        ("FILTER_STATE(f:TYPED):5", "{\"n\":"),
+        ("FILTER_STATE(f:PLAIN)", "one"),
+        ("FILTER_STATE(f:FIELD:n)", "-"),
+        ("UPSTREAM_FILTER_STATE(f)", "-"),
         ("FILTER_CHAIN_NAME", "fc"),
         ("LISTENER_NAME", "l"),
         ("LOCAL_REPLY_BODY", ""),
