@@ -148,10 +148,13 @@ pub fn check_static(
         snapshot::check_cluster(cluster, &known).map_err(|e| e.to_string())?;
     }
     snapshot::check_bootstrap(&loaded.config, &known).map_err(|e| e.to_string())?;
+    let mut listeners = Vec::new();
     for bytes in &loaded.config.static_listeners {
         let listener = take(convert::listener(bytes, &cx), &mut ignored)?;
+        snapshot::check_addresses(&listener, &listeners).map_err(|e| e.to_string())?;
         access_log::check(&listener)?;
         snapshot::check_listener(&listener, &known).map_err(|e| e.to_string())?;
+        listeners.push(listener);
     }
     Ok(ignored)
 }

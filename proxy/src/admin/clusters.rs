@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering::Relaxed;
 
-use outrigger_config::ir::{CircuitBreakerConfig, HealthStatus, RoutingPriority};
+use outrigger_config::ir::{CircuitBreakerConfig, RoutingPriority};
 use outrigger_config::re2::Regex;
 use outrigger_types::Address;
 use outrigger_types::StatusCode;
@@ -109,11 +109,11 @@ fn host_lines(host: &Host) -> Vec<(&'static str, String)> {
 }
 
 fn health_flags(host: &Host) -> &'static str {
-    match (host.health(), host.status()) {
-        (Health::Healthy, _) => "healthy",
-        (Health::Degraded, _) => "/failed_eds_degraded",
-        (Health::Unhealthy, HealthStatus::Draining) => "/eds_status_draining",
-        (Health::Unhealthy, _) => "/failed_eds_health",
+    match host.health() {
+        Health::Healthy => "healthy",
+        Health::Degraded => "/degraded_eds_health",
+        Health::Excluded => "/eds_status_draining",
+        Health::Unhealthy => "/failed_eds_health",
     }
 }
 
@@ -166,6 +166,7 @@ fn host_json(host: &Host) -> Value {
         Health::Healthy => json!({ "eds_health_status": "HEALTHY" }),
         Health::Degraded => json!({ "eds_health_status": "DEGRADED" }),
         Health::Unhealthy => json!({ "eds_health_status": "UNHEALTHY" }),
+        Health::Excluded => json!({ "eds_health_status": "DRAINING" }),
     };
     let mut locality = serde_json::Map::new();
     for (name, part) in [

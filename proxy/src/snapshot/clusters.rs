@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use filter_api::ConfigError;
+use filter_api::{ConfigError, RuntimeSnapshot};
 use outrigger_config::convert;
 use outrigger_config::ir::{
-    ClusterConfig, DiscoveryConfig, EndpointAddress, EndpointConfig, LoadAssignmentConfig,
+    ClusterConfig, DiscoveryConfig, EndpointAddress, EndpointConfig, LbCommonConfig,
+    LoadAssignmentConfig,
 };
 use outrigger_stats::Slab;
 use outrigger_types::Address;
@@ -66,7 +67,7 @@ impl ClusterEntry {
     }
 
     /// Makes the hosts anew; true if any was added or removed.
-    fn rebuild(&mut self, config: &LoadAssignmentConfig) -> bool {
+    fn rebuild(&mut self, config: &LoadAssignmentConfig, runtime: &RuntimeSnapshot) -> bool {
         let logical = matches!(self.info.config.discovery, DiscoveryConfig::LogicalDns(..));
         let resolved = &self.resolved;
         let lookup = |endpoint: &EndpointConfig| match &endpoint.address {
@@ -88,15 +89,14 @@ impl ClusterEntry {
         let matched: usize = hosts.map(|e| lookup(e).len()).sum();
         self.stats
             .add(ClusterMembershipStats::total_match_count, matched as u64);
-        let (set, changes) =
-            PrioritySet::build(&self.hosts, config, &self.info.config.lb_common, &lookup);
+        let panic = panic_threshold(&self.info.config.lb_common, runtime);
+        let (set, changes) = PrioritySet::build(&self.hosts, config, panic, &lookup);
         self.hosts = Arc::new(set);
         self.count_members();
-        if changes.added + changes.removed == 0 {
-            return false;
-        }
-        self.stats.inc(ClusterMembershipStats::membership_change);
-        true
+        let changed = changes.priorities as u64;
+        self.stats
+            .add(ClusterMembershipStats::membership_change, changed);
+        changed > 0
     }
 
     fn note_endpoints(&self, outcome: Outcome<'_>) {
@@ -120,14 +120,15 @@ impl ClusterEntry {
     }
 
     fn count_members(&self) {
-        let (all, healthy, degraded) = self.hosts.counts();
+        let hosts = self.hosts.counts();
         let set = |id, n: usize| {
             self.stats
                 .gauge_set(id, i64::try_from(n).unwrap_or(i64::MAX))
         };
-        set(ClusterMembershipStats::membership_total, all);
-        set(ClusterMembershipStats::membership_healthy, healthy);
-        set(ClusterMembershipStats::membership_degraded, degraded);
+        set(ClusterMembershipStats::membership_total, hosts.total);
+        set(ClusterMembershipStats::membership_healthy, hosts.healthy);
+        set(ClusterMembershipStats::membership_degraded, hosts.degraded);
+        set(ClusterMembershipStats::membership_excluded, hosts.excluded);
         if matches!(self.info.config.discovery, DiscoveryConfig::Static(_)) {
             // Envoy notes the weight only when hosts come from elsewhere.
             return;
@@ -217,7 +218,7 @@ impl Snapshot {
         }
         match known {
             Some(config) if resolved => {
-                entry.rebuild(&config);
+                entry.rebuild(&config, &self.runtime);
                 self.warming_clusters.remove(&name);
                 self.publish_cluster(name, entry);
             }
@@ -349,7 +350,7 @@ impl Snapshot {
             let Some(cluster) = self.clusters.get_mut(&name) else {
                 continue;
             };
-            cluster.rebuild(config);
+            cluster.rebuild(config, &self.runtime);
             let hosts = cluster.hosts.clone();
             self.publish_hosts(name, hosts);
         }
@@ -365,7 +366,7 @@ impl Snapshot {
             .collect();
         for name in waiting {
             if let Some(mut entry) = self.warming_clusters.remove(&name) {
-                entry.rebuild(config);
+                entry.rebuild(config, &self.runtime);
                 self.publish_cluster(name, entry);
             }
         }
@@ -404,7 +405,7 @@ impl Snapshot {
         let ready = dns_names(&config)
             .iter()
             .all(|n| entry.resolved.contains_key(n));
-        let changed = entry.rebuild(&config);
+        let changed = entry.rebuild(&config, &self.runtime);
         let hosts = entry.hosts.clone();
         if ready && let Some(entry) = self.warming_clusters.remove(&answer.cluster) {
             self.publish_cluster(answer.cluster, entry);
@@ -448,6 +449,14 @@ impl Snapshot {
             self.warming_clusters.len(),
         );
     }
+}
+
+/// Per cent of usable hosts below which a priority panics: a whole number, which
+/// `upstream.healthy_panic_threshold` of the runtime may override.
+fn panic_threshold(lb: &LbCommonConfig, runtime: &RuntimeSnapshot) -> u64 {
+    let configured = lb.healthy_panic_threshold as u64;
+    let threshold = runtime.integer("upstream.healthy_panic_threshold", configured);
+    threshold.min(100)
 }
 
 /// An assignment without endpoints.

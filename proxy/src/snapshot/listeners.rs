@@ -10,6 +10,7 @@ use outrigger_config::ir::{
     ConfigSourceConfig, ListenerConfig, NetworkTerminal, RouteSource, TrafficDirection,
 };
 
+use super::addresses::check_addresses;
 use super::references::check_listener;
 use super::stats::ListenerManagerStats;
 use super::{Applied, Origin, Received, Snapshot};
@@ -102,7 +103,14 @@ impl Snapshot {
             .map(|l| l.sockets.clone());
         let sockets = match kept {
             Some(sockets) => sockets,
-            None => self.bind(&config)?,
+            None => {
+                let others = self
+                    .listeners
+                    .values()
+                    .chain(self.warming_listeners.values());
+                check_addresses(&config, others.map(|other| &*other.spec.config))?;
+                self.bind(&config)?
+            }
         };
         let bound = sockets
             .bound()

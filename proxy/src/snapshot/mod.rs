@@ -8,6 +8,7 @@
 //! A cluster by EDS is warm once its hosts are known, a listener once the routes
 //! that it names are. What is warming serves nobody; what it replaces serves on.
 
+mod addresses;
 mod breakers;
 mod clusters;
 mod dns;
@@ -27,6 +28,7 @@ use outrigger_config::convert::{ConvertContext, Converted};
 use outrigger_stats::{Slab, Store};
 use tokio::sync::mpsc;
 
+pub use addresses::check_addresses;
 pub use clusters::ClusterEntry;
 pub use dns::{Resolved, Resolver};
 pub use listeners::{ListenerEntry, RouteUse};
@@ -100,6 +102,7 @@ pub struct Snapshot {
     main_clusters: BTreeSet<Arc<str>>,
     initialized: bool,
     draining: draining::Draining,
+    runtime: Arc<RuntimeSnapshot>,
 }
 
 impl Snapshot {
@@ -131,6 +134,7 @@ impl Snapshot {
             main_clusters: BTreeSet::new(),
             initialized: false,
             draining: Default::default(),
+            runtime: Arc::default(),
         }
     }
 
@@ -187,8 +191,10 @@ impl Snapshot {
         self.initialized
     }
 
-    /// Gives the workers another runtime.
+    /// Gives the workers another runtime. What it says of clusters' hosts holds from the
+    /// next update of them, as in Envoy.
     pub fn set_runtime(&mut self, runtime: Arc<RuntimeSnapshot>) {
+        self.runtime = runtime.clone();
         self.pending.push(Change::Runtime(runtime));
     }
 

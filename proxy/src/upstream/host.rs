@@ -16,6 +16,8 @@ pub enum Health {
     Degraded,
     /// Takes load only in panic.
     Unhealthy,
+    /// Draining: takes load only in panic, and is not missed meanwhile.
+    Excluded,
 }
 
 /// Counts of one host over all workers, as `/clusters` prints them.
@@ -109,9 +111,8 @@ impl Host {
         match self.status() {
             HealthStatus::Unknown | HealthStatus::Healthy => Health::Healthy,
             HealthStatus::Degraded => Health::Degraded,
-            HealthStatus::Unhealthy | HealthStatus::Draining | HealthStatus::Timeout => {
-                Health::Unhealthy
-            }
+            HealthStatus::Unhealthy | HealthStatus::Timeout => Health::Unhealthy,
+            HealthStatus::Draining => Health::Excluded,
         }
     }
 

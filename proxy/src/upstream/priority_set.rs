@@ -8,9 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use filter_api::FractionalPercent;
-use outrigger_config::ir::{
-    EndpointAddress, EndpointConfig, LbCommonConfig, LoadAssignmentConfig, Locality,
-};
+use outrigger_config::ir::{EndpointAddress, EndpointConfig, LoadAssignmentConfig, Locality};
 use outrigger_types::Address;
 
 use super::host::{Health, Host};
@@ -28,6 +26,8 @@ pub struct LocalityHosts {
     pub healthy: Vec<Arc<Host>>,
     /// Those that are degraded.
     pub degraded: Vec<Arc<Host>>,
+    /// How many are draining: they count neither as usable nor as missing.
+    pub excluded: usize,
 }
 
 /// The hosts of one priority.
@@ -39,8 +39,23 @@ pub struct HostSet {
     pub healthy: Vec<Arc<Host>>,
     /// Those that are degraded.
     pub degraded: Vec<Arc<Host>>,
+    /// How many are draining: they count neither as usable nor as missing.
+    pub excluded: usize,
     /// The same by locality.
     pub localities: Vec<LocalityHosts>,
+}
+
+/// How many hosts there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// All.
+    pub total: usize,
+    /// Healthy.
+    pub healthy: usize,
+    /// Degraded.
+    pub degraded: usize,
+    /// Draining.
+    pub excluded: usize,
 }
 
 /// Load of one priority, per cent.
@@ -74,16 +89,19 @@ pub struct Changes {
     pub added: usize,
     /// Hosts removed.
     pub removed: usize,
+    /// Priorities with any of these.
+    pub priorities: usize,
 }
 
 impl PrioritySet {
     /// Makes the set of an assignment whose addresses are resolved; endpoints
     /// with a DNS name are looked up in `resolved`. Hosts of `previous` that
-    /// are still there keep their identity.
+    /// are still there keep their identity. A priority with less than `panic_threshold`
+    /// per cent of usable hosts panics.
     pub fn build(
         previous: &PrioritySet,
         config: &LoadAssignmentConfig,
-        lb: &LbCommonConfig,
+        panic_threshold: u64,
         resolved: &dyn Fn(&EndpointConfig) -> Vec<Address>,
     ) -> (Self, Changes) {
         let mut known: HashMap<&Address, &Arc<Host>> =
@@ -122,20 +140,19 @@ impl PrioritySet {
         if priorities.is_empty() {
             priorities.push(HostSet::default());
         }
-        let loads = priority_loads(&priorities, config.overprovisioning_factor, lb);
+        let loads = priority_loads(&priorities, config.overprovisioning_factor, panic_threshold);
         let set = Self {
             priorities,
             loads,
             drop_overloads: config.drop_overloads.clone(),
             overprovisioning_factor: config.overprovisioning_factor,
         };
-        (
-            set,
-            Changes {
-                added: total - kept,
-                removed: before - kept,
-            },
-        )
+        let changes = Changes {
+            added: total - kept,
+            removed: before - kept,
+            priorities: changed_priorities(previous, &set),
+        };
+        (set, changes)
     }
 
     /// Every host.
@@ -143,17 +160,16 @@ impl PrioritySet {
         self.priorities.iter().flat_map(|p| &p.hosts)
     }
 
-    /// Number of hosts: all, healthy, degraded.
-    pub fn counts(&self) -> (usize, usize, usize) {
-        self.priorities
-            .iter()
-            .fold((0, 0, 0), |(all, healthy, degraded), p| {
-                (
-                    all + p.hosts.len(),
-                    healthy + p.healthy.len(),
-                    degraded + p.degraded.len(),
-                )
-            })
+    /// Number of hosts over all priorities.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for p in &self.priorities {
+            counts.total += p.hosts.len();
+            counts.healthy += p.healthy.len();
+            counts.degraded += p.degraded.len();
+            counts.excluded += p.excluded;
+        }
+        counts
     }
 
     /// Chooses a priority by a random number; true if its degraded hosts are
@@ -176,6 +192,20 @@ impl PrioritySet {
     }
 }
 
+/// Priorities that have other hosts than before.
+fn changed_priorities(before: &PrioritySet, after: &PrioritySet) -> usize {
+    let members = |set: &PrioritySet, index: usize| {
+        let hosts = set.priorities.get(index).map(|p| p.hosts.iter());
+        let mut all: Vec<_> = hosts.into_iter().flatten().map(Arc::as_ptr).collect();
+        all.sort_unstable();
+        all
+    };
+    let count = before.priorities.len().max(after.priorities.len());
+    (0..count)
+        .filter(|index| members(before, *index) != members(after, *index))
+        .count()
+}
+
 fn addresses(
     endpoint: &EndpointConfig,
     resolved: &dyn Fn(&EndpointConfig) -> Vec<Address>,
@@ -186,7 +216,19 @@ fn addresses(
     }
 }
 
+impl LocalityHosts {
+    /// Hosts that count when the share of usable ones is taken.
+    pub fn counted(&self) -> usize {
+        self.hosts.len() - self.excluded
+    }
+}
+
 impl HostSet {
+    /// Hosts that count when the share of usable ones is taken.
+    fn counted(&self) -> usize {
+        self.hosts.len() - self.excluded
+    }
+
     fn add(&mut self, locality: Locality, weight: u32, hosts: Vec<Arc<Host>>) {
         let mut group = LocalityHosts {
             locality,
@@ -203,9 +245,11 @@ impl HostSet {
                     self.degraded.push(host.clone());
                     group.degraded.push(host.clone());
                 }
+                Health::Excluded => group.excluded += 1,
                 Health::Unhealthy => {}
             }
         }
+        self.excluded += group.excluded;
         self.hosts.extend_from_slice(&hosts);
         group.hosts = hosts;
         self.localities.push(group);
@@ -216,7 +260,7 @@ impl HostSet {
 fn priority_loads(
     priorities: &[HostSet],
     overprovisioning: u32,
-    lb: &LbCommonConfig,
+    panic_threshold: u64,
 ) -> Vec<PriorityLoad> {
     let share = |part: usize, all: usize| -> u32 {
         if all == 0 {
@@ -227,21 +271,16 @@ fn priority_loads(
     };
     let health: Vec<u32> = priorities
         .iter()
-        .map(|p| share(p.healthy.len(), p.hosts.len()))
+        .map(|p| share(p.healthy.len(), p.counted()))
         .collect();
     let degraded: Vec<u32> = priorities
         .iter()
-        .map(|p| share(p.degraded.len(), p.hosts.len()))
+        .map(|p| share(p.degraded.len(), p.counted()))
         .collect();
     let available = health.iter().chain(&degraded).sum::<u32>().min(100);
     let mut loads = vec![PriorityLoad::default(); priorities.len()];
     spread(&mut loads, &health, &degraded, available);
-    mark_panic(
-        &mut loads,
-        priorities,
-        available,
-        lb.healthy_panic_threshold,
-    );
+    mark_panic(&mut loads, priorities, available, panic_threshold);
     loads
 }
 
@@ -270,18 +309,17 @@ fn spread(loads: &mut [PriorityLoad], health: &[u32], degraded: &[u32], availabl
     }
 }
 
-fn mark_panic(loads: &mut [PriorityLoad], priorities: &[HostSet], available: u32, threshold: f64) {
-    if threshold == 0.0 || available == 100 {
+fn mark_panic(loads: &mut [PriorityLoad], priorities: &[HostSet], available: u32, threshold: u64) {
+    if threshold == 0 || available == 100 {
         return;
     }
     for (load, set) in loads.iter_mut().zip(priorities) {
         let usable = set.healthy.len() + set.degraded.len();
-        let percent = if set.hosts.is_empty() {
-            0.0
-        } else {
-            100.0 * usable as f64 / set.hosts.len() as f64
+        let percent = match set.counted() {
+            0 => 0.0,
+            all => 100.0 * usable as f64 / all as f64,
         };
-        load.panic = percent < threshold;
+        load.panic = percent < threshold as f64;
     }
     if loads.iter().all(|l| l.panic) {
         spread_in_total_panic(loads, priorities);
@@ -313,16 +351,6 @@ fn spread_in_total_panic(loads: &mut [PriorityLoad], priorities: &[HostSet]) {
 mod tests {
     use super::*;
     use outrigger_config::ir::{HealthStatus, LocalityEndpointsConfig};
-
-    fn lb() -> LbCommonConfig {
-        LbCommonConfig {
-            healthy_panic_threshold: 50.0,
-            fail_traffic_on_panic: false,
-            locality_weighted: false,
-            ignore_new_hosts_until_first_hc: false,
-            close_connections_on_host_set_change: false,
-        }
-    }
 
     fn assignment(priorities: &[&[HealthStatus]]) -> LoadAssignmentConfig {
         let mut port = 0;
@@ -360,10 +388,10 @@ mod tests {
     }
 
     fn build(previous: &PrioritySet, priorities: &[&[HealthStatus]]) -> (PrioritySet, Changes) {
-        PrioritySet::build(previous, &assignment(priorities), &lb(), &|_| vec![])
+        PrioritySet::build(previous, &assignment(priorities), 50, &|_| vec![])
     }
 
-    use HealthStatus::{Degraded as D, Healthy as H, Unhealthy as U};
+    use HealthStatus::{Degraded as D, Draining as X, Healthy as H, Unhealthy as U};
 
     fn load(healthy: u32, degraded: u32, panic: bool) -> PriorityLoad {
         PriorityLoad {
@@ -406,13 +434,38 @@ mod tests {
     }
 
     #[test]
+    fn draining_hosts_are_not_missing() {
+        assert_eq!(loads(&[&[H, X, X]]), [load(100, 0, false)]);
+        assert_eq!(
+            loads(&[&[H, X], &[H]]),
+            [load(100, 0, false), load(0, 0, false)]
+        );
+        assert_eq!(loads(&[&[H, D, X]]), [load(70, 30, false)]);
+        assert_eq!(loads(&[&[X, X]]), [load(100, 0, true)]);
+        let (set, _) = build(&PrioritySet::default(), &[&[H, X, U], &[X]]);
+        let counts = set.counts();
+        assert_eq!((counts.total, counts.healthy, counts.excluded), (4, 1, 2));
+    }
+
+    #[test]
+    fn an_update_tells_which_priorities_changed() {
+        let (first, changes) = build(&PrioritySet::default(), &[&[H], &[], &[H, U]]);
+        assert_eq!(changes.priorities, 2);
+        let (_, changes) = build(&first, &[&[U], &[], &[H]]);
+        assert_eq!((changes.removed, changes.priorities), (1, 1));
+        let (_, changes) = build(&first, &[&[H], &[], &[D, H]]);
+        assert_eq!(changes.priorities, 0);
+    }
+
+    #[test]
     fn an_update_keeps_the_hosts_that_stay() {
         let (first, changes) = build(&PrioritySet::default(), &[&[H, H]]);
         assert_eq!(
             changes,
             Changes {
                 added: 2,
-                removed: 0
+                removed: 0,
+                priorities: 1,
             }
         );
         let (second, changes) = build(&first, &[&[H, U, H]]);
@@ -420,20 +473,23 @@ mod tests {
             changes,
             Changes {
                 added: 1,
-                removed: 0
+                removed: 0,
+                priorities: 1,
             }
         );
         assert!(Arc::ptr_eq(
             &first.priorities[0].hosts[0],
             &second.priorities[0].hosts[0]
         ));
-        assert_eq!(second.counts(), (3, 2, 0));
+        let counts = second.counts();
+        assert_eq!((counts.total, counts.healthy, counts.degraded), (3, 2, 0));
         let (_, changes) = build(&second, &[&[]]);
         assert_eq!(
             changes,
             Changes {
                 added: 0,
-                removed: 3
+                removed: 3,
+                priorities: 1,
             }
         );
     }

@@ -211,8 +211,8 @@ fn locality_sources(
         }
     };
     let sources = set.localities.iter().map(|l| LocalitySources {
-        healthy_weight: effective(l.weight, l.healthy.len(), l.hosts.len()),
-        degraded_weight: effective(l.weight, l.degraded.len(), l.hosts.len()),
+        healthy_weight: effective(l.weight, l.healthy.len(), l.counted()),
+        degraded_weight: effective(l.weight, l.degraded.len(), l.counted()),
         healthy: picker(&l.healthy),
         degraded: picker(&l.degraded),
     });

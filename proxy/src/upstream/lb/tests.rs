@@ -62,7 +62,7 @@ fn balancer(
         endpoint_stale_after: None,
         weighted_priority_health: false,
     };
-    let set = PrioritySet::build(&PrioritySet::default(), &config, &lb, &|_| vec![]).0;
+    let set = PrioritySet::build(&PrioritySet::default(), &config, 50, &|_| vec![]).0;
     LoadBalancer::new(policy, lb, Arc::new(set), 0)
 }
 
