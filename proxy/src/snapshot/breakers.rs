@@ -78,11 +78,7 @@ impl PriorityGauges {
         let Some(slab) = &self.remaining else {
             return;
         };
-        // Pools without a limit show what a gauge can hold, half of what Envoy shows.
-        let left = |id, kind| {
-            let left = breaker.remaining(kind);
-            slab.gauge_set(id, i64::try_from(left).unwrap_or(i64::MAX));
-        };
+        let left = |id, kind| slab.gauge_set(id, breaker.remaining(kind).cast_signed());
         left(RemainingStats::remaining_cx, Kind::Connections);
         left(RemainingStats::remaining_cx_pools, Kind::Pools);
         left(RemainingStats::remaining_pending, Kind::Pending);

@@ -190,8 +190,9 @@ impl<S: StatSet> Slab<S> {
         self.gauge_add(id, n.wrapping_neg());
     }
 
-    /// Sets this slab's part of a gauge. For gauges with one owner: the parts of living
-    /// slabs add up, and a part that was set ends with its slab.
+    /// Sets this slab's part of a gauge, whose bits are shown as an unsigned number. For
+    /// gauges with one owner: the parts of living slabs add up, and a part that was set
+    /// ends with its slab. A gauge that is set is not added to.
     #[inline]
     pub fn gauge_set(&self, id: GaugeId<S>, value: i64) {
         self.cells.gauges[usize::from(id.index)].store(value, Relaxed);

@@ -80,6 +80,36 @@ impl CounterEntry {
     }
 }
 
+/// The parts of a gauge. What was set is a plain number of 64 bits, such as the hash of
+/// a version; what was added and taken away is signed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct GaugeSum {
+    set: u64,
+    added: i64,
+}
+
+impl GaugeSum {
+    /// What was only added so far.
+    pub(crate) fn of_added(added: i64) -> Self {
+        Self { set: 0, added }
+    }
+
+    /// With one more part.
+    pub(crate) fn with(mut self, value: i64, was_set: bool) -> Self {
+        if was_set {
+            self.set = self.set.wrapping_add(value.cast_unsigned());
+        } else {
+            self.added = self.added.wrapping_add(value);
+        }
+        self
+    }
+
+    /// As it is shown: below zero only while the parts of two threads are out of step.
+    pub(crate) fn shown(self) -> u64 {
+        self.set.saturating_add_signed(self.added)
+    }
+}
+
 /// A gauge of one name.
 #[derive(Debug, Default)]
 pub(crate) struct GaugeEntry {
@@ -108,9 +138,12 @@ impl GaugeEntry {
         });
     }
 
-    pub(crate) fn value(&self) -> i64 {
-        let add = |sum: i64, cell: &Arc<GaugeCell>| sum.wrapping_add(cell.value.load(Relaxed));
-        self.cells.iter().fold(self.retained, add)
+    pub(crate) fn value(&self) -> u64 {
+        let add = |sum: GaugeSum, cell: &Arc<GaugeCell>| {
+            sum.with(cell.value.load(Relaxed), cell.set.load(Relaxed))
+        };
+        let kept = GaugeSum::of_added(self.retained);
+        self.cells.iter().fold(kept, add).shown()
     }
 
     pub(crate) fn touched(&self) -> bool {

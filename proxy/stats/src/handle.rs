@@ -114,7 +114,8 @@ impl Gauge {
         self.add(n.wrapping_neg());
     }
 
-    /// Sets this handle's part of the gauge, which ends with the handle.
+    /// Sets this handle's part of the gauge, which ends with the handle; its bits are
+    /// shown as an unsigned number. A gauge that is set is not added to.
     #[inline]
     pub fn set(&self, value: i64) {
         self.cell.value.store(value, Relaxed);

@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 
 use crate::cell::{SetMeta, Slab, SlabCells, StatSet};
 use crate::entry::{
-    CounterEntry, CounterTotal, GaugeEntry, HistogramEntry, HistogramTotal, TextEntry, fold_unowned,
+    CounterEntry, CounterTotal, GaugeEntry, GaugeSum, HistogramEntry, HistogramTotal, TextEntry,
+    fold_unowned,
 };
 use crate::handle::{Counter, Gauge, Histogram, Text};
 use crate::histogram::Unit;
@@ -154,15 +155,15 @@ impl SetState {
     }
 
     /// The value of gauge `index`, and whether it was ever written.
-    pub(crate) fn gauge(&self, index: usize) -> (i64, bool) {
-        let cells = self
-            .slabs
-            .iter()
-            .map(|slab| slab.gauges[index].load(Relaxed));
-        let value = cells.fold(self.gauges[index], i64::wrapping_add);
+    pub(crate) fn gauge(&self, index: usize) -> (u64, bool) {
+        let kept = GaugeSum::of_added(self.gauges[index]);
+        let sum = self.slabs.iter().fold(kept, |sum, slab| {
+            let was_set = slab.set.load(Relaxed) & (1 << index) != 0;
+            sum.with(slab.gauges[index].load(Relaxed), was_set)
+        });
         let masks = self.slabs.iter().map(|slab| slab.touched.load(Relaxed));
         let touched = masks.fold(self.touched, |all, mask| all | mask);
-        (value, touched & (1 << index) != 0)
+        (sum.shown(), touched & (1 << index) != 0)
     }
 
     /// Text `index`: the one of the latest slab that has one.

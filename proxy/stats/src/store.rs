@@ -300,7 +300,7 @@ impl Store {
         let at = at - counters;
         if at < gauges {
             let (value, used) = set.gauge(at);
-            return Some((gauge_value(value), used));
+            return Some((RowValue::Gauge(value), used));
         }
         let at = at - gauges;
         if let Some((_, unit)) = set.meta.histograms.get(at) {
@@ -320,7 +320,7 @@ impl Store {
                 let total = entry.total();
                 (RowValue::Counter(entry.total.value(total)), total > 0)
             }
-            NamedKind::Gauge(entry) => (gauge_value(entry.value()), entry.touched()),
+            NamedKind::Gauge(entry) => (RowValue::Gauge(entry.value()), entry.touched()),
             NamedKind::Histogram(entry, unit) => self.histogram_value(&entry.total, *unit, name),
             NamedKind::Text(text) => {
                 let text = text.lock().clone();
@@ -427,11 +427,6 @@ fn latched_counter(prefix: &str, name: &str, delta: u64, value: u64) -> LatchedC
         delta,
         value,
     }
-}
-
-/// A gauge as it is shown: below zero only while the parts of two threads are out of step.
-fn gauge_value(value: i64) -> RowValue {
-    RowValue::Gauge(value.max(0).unsigned_abs())
 }
 
 impl SetState {

@@ -402,3 +402,17 @@ proptest! {
         prop_assert!(got >= sample - near && got <= sample * 1.1 + near, "{got} for {sample}");
     }
 }
+
+#[test]
+fn a_gauge_that_is_set_shows_all_64_bits() {
+    let store = Store::default();
+    let scope = store.scope("v.");
+    let slab = scope.slab::<TestStats>();
+    slab.gauge_set(TestStats::members, u64::MAX.cast_signed());
+    assert_eq!(store.gauge_value("v.members"), Some(u64::MAX));
+    let named = scope.gauge("version");
+    named.set((1u64 << 63).cast_signed());
+    assert_eq!(store.gauge_value("v.version"), Some(1 << 63));
+    slab.gauge_dec(TestStats::active);
+    assert_eq!(store.gauge_value("v.active"), Some(0));
+}
