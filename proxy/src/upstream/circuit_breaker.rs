@@ -98,6 +98,7 @@ pub struct CircuitBreaker {
     retries: Resource,
     pools: Resource,
     budget: Option<RetryBudget>,
+    max_connections_per_host: u32,
     /// Whether to publish what is left.
     pub track_remaining: bool,
 }
@@ -116,6 +117,7 @@ impl CircuitBreaker {
                 max => u64::from(max),
             }),
             budget: config.retry_budget,
+            max_connections_per_host: config.max_connections_per_host,
             track_remaining: config.track_remaining,
         }
     }
@@ -132,6 +134,12 @@ impl CircuitBreaker {
         ] {
             resource.apply_runtime(&format!("{prefix}{name}"), runtime);
         }
+    }
+
+    /// Connections that one host may have, over all workers. A pool that has none may
+    /// open one all the same.
+    pub fn max_connections_per_host(&self) -> u64 {
+        u64::from(self.max_connections_per_host)
     }
 
     /// One of the resources.

@@ -12,7 +12,7 @@ use outrigger_types::Protocol;
 use parking_lot::Mutex;
 
 use super::circuit_breaker::{BreakerGuard, CircuitBreaker, Kind};
-use super::code_stats::{CodeStats, Kind as CodeKind};
+use super::code_stats::{CodeStats, Kind as CodeKind, labels};
 use super::host::Host;
 use super::lb::{Choice, LbContext, LoadBalancer};
 use super::pool::{Acquire, Pool};
@@ -216,11 +216,7 @@ impl WorkerCluster {
     pub fn charge_alt_code(&self, name: &str, code: u16, internal: bool) {
         let origin = if internal { "internal." } else { "external." };
         for prefix in ["", origin] {
-            for what in [
-                code.to_string(),
-                format!("{}xx", code / 100),
-                "completed".to_owned(),
-            ] {
+            for what in labels(code).into_iter().chain(["completed".to_owned()]) {
                 let name = format!("{name}.{prefix}upstream_rq_{what}");
                 self.info.scope.counter(&name).inc();
             }

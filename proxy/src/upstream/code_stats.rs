@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use outrigger_stats::{Counter, Histogram, Scope, Unit};
 use parking_lot::Mutex;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 /// Counters of one code.
 #[derive(Debug)]
@@ -112,15 +112,21 @@ impl CodeStats {
         let mut counters = SmallVec::new();
         for prefix in kind.prefixes() {
             let name = self.name;
-            counters.push(
-                self.scope
-                    .counter(&format!("{prefix}{name}_{}xx", code / 100)),
-            );
-            counters.push(self.scope.counter(&format!("{prefix}{name}_{code}")));
+            for what in labels(code) {
+                counters.push(self.scope.counter(&format!("{prefix}{name}_{what}")));
+            }
             if kind.counts_completed(prefix) {
                 counters.push(self.scope.counter(&format!("{prefix}{name}_completed")));
             }
         }
         counters
+    }
+}
+
+/// What a status is counted as: itself and its class, or as one of those without a class.
+pub(super) fn labels(code: u16) -> SmallVec<[String; 2]> {
+    match code {
+        100..600 => smallvec![format!("{}xx", code / 100), code.to_string()],
+        _ => smallvec!["unknown".to_owned()],
     }
 }

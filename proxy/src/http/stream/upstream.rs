@@ -297,7 +297,10 @@ impl Stream {
         self.note_host(&cluster, &host);
         match cluster.acquire(&host, priority, protocol) {
             Acquire::Ready(attached) => self.begin(*attached),
-            Acquire::Pending(pending) => self.upstream.attempt = Attempt::Pending(pending),
+            Acquire::Pending(pending) => {
+                self.log_host(&host);
+                self.upstream.attempt = Attempt::Pending(pending);
+            }
             Acquire::Failed(failure) => self.on_pool_failure(failure),
             Acquire::NoPool => return self.no_healthy_upstream(&cluster),
         }

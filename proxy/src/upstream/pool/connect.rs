@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -14,33 +14,23 @@ use super::{ConnectionMeta, OpenH2, Pool, PooledH1, dial, millis_since};
 use crate::http::codec::{h1, h2};
 use crate::http::codec_stats::CodecStats;
 use crate::network::io::Io;
-use crate::upstream::circuit_breaker::BreakerGuard;
 use crate::upstream::cluster::{ClusterInfo, WorkerCluster};
 use crate::upstream::stats::{ClusterStats, Http2CodecStats};
 
 /// Opens a connection for a pool and, for HTTP/2, drives it to its end.
-pub(super) async fn run(pool: Arc<Pool>, cluster: Arc<WorkerCluster>, guard: BreakerGuard) {
-    let started = Instant::now();
-    let meta = |ends| {
-        Arc::new(ConnectionMeta::new(
-            &cluster,
-            &pool.host,
-            pool.protocol,
-            ends,
-            started,
-            guard,
-        ))
-    };
+pub(super) async fn run(pool: Arc<Pool>, cluster: Arc<WorkerCluster>, mut meta: ConnectionMeta) {
     let dialled = tokio::time::timeout(
         cluster.info.config.connect_timeout,
         dial::to_host(&pool.host, &cluster),
     );
     match dialled.await {
         Ok(Ok((io, remote))) => {
-            cluster
-                .stats
-                .record(ClusterStats::upstream_cx_connect_ms, millis_since(started));
-            let meta = meta(Some((io.local_address().ok(), remote)));
+            cluster.stats.record(
+                ClusterStats::upstream_cx_connect_ms,
+                millis_since(meta.connect_start),
+            );
+            meta.connected(io.local_address().ok(), remote);
+            let meta = Arc::new(meta);
             match pool.protocol {
                 Some(Protocol::Http2) => drive_h2(&pool, &cluster, io, meta).await,
                 None | Some(Protocol::Http10 | Protocol::Http11) => {
@@ -49,13 +39,15 @@ pub(super) async fn run(pool: Arc<Pool>, cluster: Arc<WorkerCluster>, guard: Bre
             }
         }
         Ok(Err(error)) => {
-            meta(None).note_close(true);
+            meta.note_close(true);
+            drop(meta);
             let why = format!("delayed connect error: {}", describe(&error));
             fail(&pool, &cluster, ResetReason::ConnectionFailure, &why);
         }
         Err(_elapsed) => {
             cluster.stats.inc(ClusterStats::upstream_cx_connect_timeout);
-            meta(None).note_close(false);
+            meta.note_close(false);
+            drop(meta);
             fail(&pool, &cluster, ResetReason::ConnectionTimeout, "");
         }
     }
@@ -86,12 +78,27 @@ fn offer_h1(pool: &Arc<Pool>, cluster: &Arc<WorkerCluster>, io: Io, meta: Arc<Co
         cluster.http1_stats();
     }
     let connection = h1::ClientConnection::new(io, cluster.info.h1_options());
+    if let Some(life) = cluster.info.config.common_http.max_connection_duration {
+        let ends = TimerInstant::from_std(meta.opened + life);
+        let timer = tokio::spawn(end_life(Arc::downgrade(pool), Arc::downgrade(&meta), ends));
+        meta.watch_life(timer.abort_handle());
+    }
     pool.inner.lock().connecting -= 1;
     pool.store_idle(PooledH1 {
         connection: Box::new(connection),
         meta,
     });
     pool.serve_pending();
+}
+
+/// Takes an HTTP/1 connection out of use when its longest life is over: at once if it is
+/// idle, else with its request.
+async fn end_life(pool: Weak<Pool>, meta: Weak<ConnectionMeta>, ends: TimerInstant) {
+    sleep_until(ends).await;
+    if let (Some(pool), Some(meta)) = (pool.upgrade(), meta.upgrade()) {
+        meta.expire();
+        pool.close_idle(&meta);
+    }
 }
 
 async fn drive_h2(

@@ -84,6 +84,19 @@ impl Pool {
         }
     }
 
+    /// Closes a connection from our side if it is idle.
+    pub(super) fn close_idle(&self, meta: &Arc<ConnectionMeta>) {
+        let idle = {
+            let mut inner = self.inner.lock();
+            let is_it = |idle: &IdleH1| Arc::ptr_eq(&idle.pooled.meta, meta);
+            let at = inner.idle.iter().position(is_it);
+            at.map(|at| inner.idle.swap_remove(at))
+        };
+        if let Some(idle) = idle {
+            idle.close_locally();
+        }
+    }
+
     /// An HTTP/1 connection ended with its request: cut short, or whole and the last of
     /// its connection.
     pub(super) fn lose_h1(self: &Arc<Self>, h1: PooledH1, by_peer: bool) {

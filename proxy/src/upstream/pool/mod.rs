@@ -300,7 +300,7 @@ impl Pool {
                 if inner.pending.len() <= inner.connecting as usize * per_connection {
                     return;
                 }
-                let guard = match self.breaker.try_acquire(Kind::Connections) {
+                let guard = match self.allowed_connection() {
                     Some(guard) => guard,
                     None => {
                         cluster.stats.inc(ClusterStats::upstream_cx_overflow);
@@ -313,8 +313,19 @@ impl Pool {
                 inner.connecting += 1;
                 guard
             };
-            tokio::spawn(connect::run(self.clone(), cluster.clone(), guard));
+            // It counts before it is begun, so that the next one sees it.
+            let meta = ConnectionMeta::new(cluster, &self.host, self.protocol, guard);
+            tokio::spawn(connect::run(self.clone(), cluster.clone(), meta));
         }
+    }
+
+    /// A slot for one more connection, within what the host and the cluster allow.
+    fn allowed_connection(&self) -> Option<BreakerGuard> {
+        let to_host = self.host.stats.cx_active.load(Ordering::Relaxed);
+        if to_host >= self.breaker.max_connections_per_host() {
+            return None;
+        }
+        self.breaker.try_acquire(Kind::Connections)
     }
 
     /// Gives waiting requests the connections that have room, and opens more for those

@@ -1,10 +1,11 @@
 //! A stream of an upstream connection, and what is known of the connection.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use outrigger_types::{Address, Protocol, RequestHead};
+use tokio::task::AbortHandle;
 
 use super::{Attached, AttachedConnection, H2Slot, Pool, PooledH1, millis_since};
 use crate::http::codec::{ClientStream, StreamError};
@@ -37,6 +38,10 @@ pub struct ConnectionMeta {
     idle_since: parking_lot::Mutex<Instant>,
     closed_by_peer: AtomicBool,
     closed_while_active: AtomicBool,
+    /// Its longest life is over.
+    expired: AtomicBool,
+    /// The task that waits for that, of HTTP/1.
+    life_timer: OnceLock<AbortHandle>,
     max_requests: u64,
     stream_limit: u32,
     host: Arc<Host>,
@@ -45,13 +50,11 @@ pub struct ConnectionMeta {
 }
 
 impl ConnectionMeta {
-    /// `ends` are ours and the peer's, once there is a connection.
+    /// A connection that begins to be made. It counts from now on.
     pub(super) fn new(
         cluster: &Arc<WorkerCluster>,
         host: &Arc<Host>,
         protocol: Option<Protocol>,
-        ends: Option<(Option<Address>, Address)>,
-        connect_start: Instant,
         connections: BreakerGuard,
     ) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -64,14 +67,13 @@ impl ConnectionMeta {
         cluster.stats.gauge_inc(ClusterStats::upstream_cx_active);
         host.stats.cx_active.fetch_add(1, Ordering::Relaxed);
         host.stats.cx_total.fetch_add(1, Ordering::Relaxed);
-        let (local, remote) = ends.unwrap_or_else(|| (None, host.address.clone()));
         let max_requests = cluster.info.config.common_http.max_requests_per_connection;
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            local,
-            remote,
+            local: None,
+            remote: host.address.clone(),
             protocol,
-            connect_start,
+            connect_start: Instant::now(),
             opened: Instant::now(),
             active: AtomicU32::new(0),
             served: AtomicU64::new(0),
@@ -80,12 +82,35 @@ impl ConnectionMeta {
             idle_since: parking_lot::Mutex::new(Instant::now()),
             closed_by_peer: AtomicBool::new(false),
             closed_while_active: AtomicBool::new(false),
+            expired: AtomicBool::new(false),
+            life_timer: OnceLock::new(),
             max_requests: max_requests.map_or(u64::MAX, u64::from),
             stream_limit: cluster.info.streams_per_connection(),
             host: host.clone(),
             cluster: cluster.clone(),
             _connections: connections,
         }
+    }
+
+    /// The connection is made, between these ends.
+    pub(super) fn connected(&mut self, local: Option<Address>, remote: Address) {
+        self.local = local;
+        self.remote = remote;
+        self.opened = Instant::now();
+        *self.idle_since.get_mut() = self.opened;
+    }
+
+    /// Leaves it to a task to note the end of its longest life.
+    pub(super) fn watch_life(&self, timer: AbortHandle) {
+        let _ = self.life_timer.set(timer);
+    }
+
+    /// Its longest life is over: it takes no more requests.
+    pub(super) fn expire(&self) {
+        self.expired.store(true, Ordering::Relaxed);
+        self.cluster
+            .stats
+            .inc(ClusterStats::upstream_cx_max_duration_reached);
     }
 
     /// The cluster.
@@ -141,9 +166,10 @@ impl ConnectionMeta {
         self.active.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether it has carried as many requests as it may.
+    /// Whether it has carried as many requests as it may, or lived as long.
     pub(super) fn is_used_up(&self) -> bool {
         self.served.load(Ordering::Relaxed) >= self.max_requests
+            || self.expired.load(Ordering::Relaxed)
     }
 
     /// Notes that its end cuts no request, whose streams were ended before it.
@@ -165,6 +191,9 @@ impl Drop for ConnectionMeta {
         let stats = &self.cluster.stats;
         let by_peer = *self.closed_by_peer.get_mut();
         let active = *self.closed_while_active.get_mut();
+        if let Some(timer) = self.life_timer.get() {
+            timer.abort();
+        }
         self.record_requests();
         stats.gauge_dec(ClusterStats::upstream_cx_active);
         stats.inc(ClusterStats::upstream_cx_destroy);

@@ -132,6 +132,7 @@ fn response_framing(
 fn status_line(out: &mut BytesMut, status: StatusCode, http_10: bool) {
     let reason = match status {
         StatusCode::IM_A_TEAPOT => "Unknown",
+        last if last.as_u16() == 599 => "Last Unassigned Server Error Code",
         known => known.canonical_reason().unwrap_or("Unknown"),
     };
     out.reserve(256);

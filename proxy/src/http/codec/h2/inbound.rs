@@ -76,7 +76,7 @@ impl Inbound {
                     return Err(Fault::Flood(Flood::Priority));
                 }
             }
-            RST_STREAM => meter.count(Http2CodecStats::rx_reset),
+            RST_STREAM => meter.note_reset(),
             SETTINGS | PING if !frame.has(ACK) => {
                 self.questions += 1;
                 if self.unanswered(meter) > self.limits.control {
