@@ -116,7 +116,9 @@ fn port_score(wanted: Option<u16>, port: Option<u16>) -> Option<usize> {
     }
 }
 
-/// The longest prefix that holds the address, plus one.
+/// The longest prefix that holds the address. One of length zero says no more than none:
+/// Envoy keeps both at the same place, and looks into one of them, whichever comes first
+/// in memory; here both are candidates for the steps that follow.
 fn range_score(ranges: &[CidrRange], address: Option<IpAddr>) -> Option<usize> {
     if ranges.is_empty() {
         return Some(0);
@@ -125,7 +127,7 @@ fn range_score(ranges: &[CidrRange], address: Option<IpAddr>) -> Option<usize> {
     ranges
         .iter()
         .filter(|r| r.contains(address))
-        .map(|r| usize::from(r.prefix_len) + 1)
+        .map(|r| usize::from(r.prefix_len))
         .max()
 }
 

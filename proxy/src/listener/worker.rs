@@ -355,9 +355,6 @@ impl Shared {
 
     /// Chooses the chain of a new connection and serves it.
     fn admit(self: &Arc<Self>, state: &Arc<State>, io: Io, local: Address, remote: Address) {
-        self.stats.inc(ListenerStats::downstream_cx_total);
-        self.worker_stats
-            .inc(WorkerListenerStats::downstream_cx_total);
         if self.is_full(state) {
             self.stats.inc(ListenerStats::downstream_global_cx_overflow);
             return;
@@ -371,10 +368,13 @@ impl Shared {
             application_protocols: &[],
         };
         let Some(config) = state.spec.matcher.find(&peer) else {
+            // It is no connection yet, and counts as none.
             self.stats.inc(ListenerStats::no_filter_chain_match);
-            self.stats.inc(ListenerStats::downstream_cx_destroy);
             return;
         };
+        self.stats.inc(ListenerStats::downstream_cx_total);
+        self.worker_stats
+            .inc(WorkerListenerStats::downstream_cx_total);
         let Some(chain) = state.chains.get(&config.fingerprint).cloned() else {
             return;
         };

@@ -157,3 +157,16 @@ fn transport_application_and_source_are_told_apart() {
     assert_eq!(find(&m, "1.1.1.1:1", "2.2.2.2:7", |_| {}), "port");
     assert_eq!(find(&m, "1.1.1.1:1", "2.2.2.2:8", |_| {}), "default");
 }
+
+#[test]
+fn a_prefix_of_no_length_leaves_chains_without_one_in() {
+    let zero = FilterChainMatchConfig {
+        prefix_ranges: range("0.0.0.0", 0),
+        source_type: SourceType::External,
+        ..any()
+    };
+    let m = matcher(vec![chain("zero", zero), chain("none", any())]);
+    assert_eq!(find(&m, "10.0.0.1:80", "127.0.0.1:9", |_| {}), "none");
+    assert_eq!(find(&m, "10.0.0.1:80", "10.0.0.2:9", |_| {}), "zero");
+    assert_eq!(find(&m, "[::1]:80", "[::1]:9", |_| {}), "none");
+}
