@@ -320,6 +320,15 @@ impl Batch {
     }
 }
 
+/// An end of a connection. IPv4 on a socket of IPv6 is IPv4 for all who match or log it.
+fn seen(end: SocketAddr) -> Address {
+    let ip = end.ip().to_canonical();
+    if ip == end.ip() {
+        return end.into();
+    }
+    SocketAddr::new(ip, end.port()).into()
+}
+
 /// A connection that ended in the queue is nobody's loss; without descriptors
 /// there is nothing to do but wait.
 async fn accept_failed(error: &io::Error) {
@@ -341,16 +350,14 @@ impl Shared {
     }
 
     fn admit_tcp(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
-        let local = stream
-            .local_addr()
-            .map_or_else(|_| peer.into(), Address::from);
+        let local = stream.local_addr().unwrap_or(peer);
         // A peer that is gone already shows at the first read.
         let _ = stream.set_nodelay(true);
         let state = self.state.read().clone();
         if let Some(keepalive) = &state.spec.config.tcp_keepalive {
             let _ = SockRef::from(&stream).set_tcp_keepalive(&socket_keepalive(keepalive));
         }
-        self.admit(&state, Io::from(stream), local, peer.into());
+        self.admit(&state, Io::from(stream), seen(local), seen(peer));
     }
 
     /// Chooses the chain of a new connection and serves it.

@@ -1,6 +1,5 @@
 //! Endpoints in `/config_dump?include_eds`: the hosts in use, as an assignment.
 
-use outrigger_config::ir::HealthStatus;
 use serde_json::{Value, json};
 
 use super::{Names, with_type};
@@ -83,7 +82,7 @@ fn endpoint(host: &Host) -> Value {
     let health = match (host.health(), host.status()) {
         (Health::Healthy, _) => "HEALTHY",
         (Health::Degraded, _) => "DEGRADED",
-        (Health::Unhealthy, HealthStatus::Draining) => "DRAINING",
+        (Health::Excluded, _) => "DRAINING",
         (Health::Unhealthy, _) => "UNHEALTHY",
     };
     json!({

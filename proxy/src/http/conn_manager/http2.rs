@@ -43,6 +43,8 @@ struct Http2 {
     draining: Draining,
     opened: Instant,
     served: u32,
+    /// Resets by the peer that were seen before what is read now.
+    resets: u64,
     refused: bool,
     timer: Pin<Box<tokio::time::Sleep>>,
 }
@@ -151,6 +153,7 @@ impl Http2 {
             draining: Draining::No,
             opened,
             served: 0,
+            resets: 0,
             refused: false,
             timer: Box::pin(tokio::time::sleep(LATER)),
         };
@@ -206,6 +209,7 @@ impl Http2 {
         while self.timer.as_mut().poll(cx).is_ready() {
             self.on_timer();
         }
+        self.resets = self.connection.resets();
         loop {
             if self.active.too_many_resets.load(Ordering::Relaxed) {
                 let stats = &self.hcm.stats;
@@ -257,6 +261,14 @@ impl Http2 {
             stream: ServerStream::H2(accepted.stream),
         };
         let mut stream = Box::new(Stream::new(&self.hcm, &self.info, incoming));
+        // One that was reset by what came with it ends before the next one begins, so that
+        // a storm of resets has no more requests waiting upstream than one.
+        if self.connection.resets() != self.resets {
+            let mut cx = Context::from_waker(Waker::noop());
+            if stream.poll(&mut cx).is_ready() {
+                return guard.note(stream.age(), stream.was_answered());
+            }
+        }
         tokio::spawn(async move {
             poll_fn(|cx| stream.poll(cx)).await;
             guard.note(stream.age(), stream.was_answered());

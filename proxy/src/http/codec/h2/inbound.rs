@@ -10,7 +10,6 @@ use super::frames::{
 };
 use super::meter::{Meter, SMALL};
 use super::options::Options;
-use crate::upstream::stats::Http2CodecStats;
 
 /// The largest frame that is taken, as the default of `SETTINGS_MAX_FRAME_SIZE` has it.
 const LARGEST: usize = 16_384;

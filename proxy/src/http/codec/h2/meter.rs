@@ -27,6 +27,8 @@ pub(super) struct Meter {
     /// Whether the peer sent GOAWAY.
     pub(super) goaway: AtomicBool,
     pub(super) data_sent: AtomicU64,
+    /// Streams that the peer has reset.
+    resets: AtomicU64,
     pub(super) answers_sent: AtomicU64,
     pub(super) bytes_read: AtomicU64,
     pub(super) bytes_written: AtomicU64,
@@ -87,6 +89,7 @@ impl Meter {
             server,
             goaway: AtomicBool::default(),
             data_sent: AtomicU64::default(),
+            resets: AtomicU64::default(),
             answers_sent: AtomicU64::default(),
             bytes_read: AtomicU64::default(),
             bytes_written: AtomicU64::default(),
@@ -126,6 +129,17 @@ impl Meter {
     pub(super) fn bytes(&self) -> (u64, u64) {
         let load = |n: &AtomicU64| n.load(Relaxed);
         (load(&self.bytes_read), load(&self.bytes_written))
+    }
+
+    /// The peer reset a stream.
+    pub(super) fn note_reset(&self) {
+        self.count(Http2CodecStats::rx_reset);
+        self.resets.fetch_add(1, Relaxed);
+    }
+
+    /// Streams that the peer has reset.
+    pub(super) fn resets(&self) -> u64 {
+        self.resets.load(Relaxed)
     }
 
     pub(super) fn count(&self, id: CounterId<Http2CodecStats>) {

@@ -382,6 +382,11 @@ impl ServerConnection {
     pub fn active_streams(&self) -> usize {
         self.meter.streams()
     }
+
+    /// Streams that the peer has reset so far.
+    pub fn resets(&self) -> u64 {
+        self.meter.resets()
+    }
 }
 
 /// What Envoy's library refuses in a head that `h2` takes.
