@@ -67,7 +67,16 @@ impl Wire {
         if self.input.capacity() - self.input.len() < READ_CHUNK / 4 {
             self.input.reserve(READ_CHUNK);
         }
-        let read = ready!(pin!(self.io.read_buf(&mut self.input)).poll(cx));
+        let read = match pin!(self.io.read_buf(&mut self.input)).poll(cx) {
+            Poll::Ready(read) => read,
+            Poll::Pending => {
+                // An idle connection holds no buffer.
+                if self.input.is_empty() {
+                    self.input = BytesMut::new();
+                }
+                return Poll::Pending;
+            }
+        };
         self.ended = !matches!(read, Ok(n) if n > 0);
         Poll::Ready(read)
     }
