@@ -7,3 +7,6 @@ pub mod request_stats;
 pub mod retry;
 pub mod rewrite;
 pub mod timeouts;
+
+#[cfg(test)]
+mod tests;

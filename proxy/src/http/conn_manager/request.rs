@@ -389,4 +389,4 @@ pub(super) fn set_scheme(head: &mut RequestHead, hcm: &HcmConfig, info: &StreamI
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;
