@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,6 +67,9 @@ fn text(message: &[u8]) -> String {
     String::decode(message).expect("a StringValue")
 }
 
+/// The life of a worker.
+type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// An override of a test filter.
 pub(crate) fn override_with(text: &str) -> Value {
     json!({"@type": STAND_IN, "value": text})
@@ -111,20 +115,39 @@ pub(crate) struct Lab {
     pub(crate) filters: Vec<TestFilter>,
     access_logs: Arc<AccessLogManager>,
     log: PathBuf,
-    worker: JoinHandle<()>,
+    worker: Option<JoinHandle<()>>,
     _snapshot: Snapshot,
     _directory: TempDir,
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        self.worker.abort();
+        if let Some(worker) = &self.worker {
+            worker.abort();
+        }
     }
 }
 
 impl Lab {
-    /// Starts a worker.
+    /// Starts a worker within the test's runtime.
     pub(crate) async fn start(setup: Setup) -> Self {
+        Self::start_with(setup, |run| Some(tokio::spawn(run)))
+    }
+
+    /// Starts a worker on a thread of its own, whose allocations are counted.
+    pub(crate) fn start_counted(setup: Setup) -> Self {
+        Self::start_with(setup, |run| {
+            std::thread::spawn(move || {
+                crate::allocator::count_this_thread();
+                let runtime = tokio::runtime::Builder::new_current_thread();
+                let runtime = { runtime }.enable_all().build().unwrap();
+                runtime.block_on(run);
+            });
+            None
+        })
+    }
+
+    fn start_with(setup: Setup, spawn: impl FnOnce(Running) -> Option<JoinHandle<()>>) -> Self {
         let filters: Vec<TestFilter> = setup.filters.iter().cloned().map(TestFilter::new).collect();
         let named = filters
             .iter()
@@ -175,7 +198,7 @@ impl Lab {
             filters,
             access_logs,
             log,
-            worker: tokio::spawn(worker.run(updates)),
+            worker: spawn(Box::pin(worker.run(updates))),
             _snapshot: snapshot,
             _directory: directory,
         }

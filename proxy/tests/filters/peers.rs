@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) enum Manner {
     /// Answers 200 with the body and the trailers of the request.
     Echo,
-    /// Never answers.
+    /// Takes in the request, and never answers.
     Silent,
     /// Answers 200 and a first piece, and never ends.
     Endless,
@@ -56,6 +56,8 @@ pub(crate) struct Upstream {
     seen: Arc<Mutex<Vec<Seen>>>,
     /// Requests under way.
     active: Arc<AtomicI64>,
+    /// Bytes that silent ones took in.
+    taken: Arc<AtomicI64>,
 }
 
 /// Counts a request while its service lives.
@@ -75,6 +77,7 @@ impl Upstream {
             address: listener.local_addr().unwrap(),
             seen: Arc::default(),
             active: Arc::default(),
+            taken: Arc::default(),
         };
         let served = upstream.clone();
         tokio::spawn(async move {
@@ -95,6 +98,18 @@ impl Upstream {
     /// The requests so far.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().clone()
+    }
+
+    /// Waits until silent requests took in this many bytes.
+    pub(crate) async fn has_taken(&self, bytes: i64) {
+        for _ in 0..4000 {
+            if self.taken.load(Ordering::Relaxed) >= bytes {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let taken = self.taken.load(Ordering::Relaxed);
+        panic!("{taken} bytes were taken in, not {bytes}");
     }
 
     /// Waits until this many requests are under way.
@@ -124,7 +139,11 @@ impl Upstream {
         match manner {
             Manner::Silent => {
                 // Who does not read does not see the end of the connection either.
-                body.collect().await?;
+                let mut body = body;
+                while let Some(frame) = body.frame().await {
+                    let bytes = frame?.into_data().map_or(0, |data| data.len());
+                    self.taken.fetch_add(bytes as i64, Ordering::Relaxed);
+                }
                 std::future::pending().await
             }
             Manner::Endless => {
@@ -162,8 +181,8 @@ impl Upstream {
 /// A body that does not say how long it is, which leaves HTTP/1 a place for
 /// trailers.
 fn of_any_length(bytes: Bytes) -> Body {
-    let piece = Ok::<_, Infallible>(Frame::data(bytes));
-    BodyExt::boxed(StreamBody::new(tokio_stream::once(piece)))
+    let piece = (!bytes.is_empty()).then(|| Ok::<_, Infallible>(Frame::data(bytes)));
+    BodyExt::boxed(StreamBody::new(tokio_stream::iter(piece)))
 }
 
 /// A client's connection.

@@ -334,3 +334,22 @@ impl Stream {
         self.down
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moves_between_threads<T: Send>() {}
+
+    #[test]
+    fn a_stream_stays_under_its_recorded_size() {
+        moves_between_threads::<Stream>();
+        assert!(size_of::<Stream>() <= 3328, "{}", size_of::<Stream>());
+        assert!(size_of::<Upstream>() <= 704, "{}", size_of::<Upstream>());
+        assert!(
+            size_of::<FilterChain>() <= 960,
+            "{}",
+            size_of::<FilterChain>()
+        );
+    }
+}
