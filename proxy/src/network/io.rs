@@ -4,6 +4,7 @@
 //! proxies above stay free of generics, and a read costs one branch. What was
 //! peeked to tell protocols apart is put back with [`Io::rewind`].
 
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,13 +15,30 @@ use outrigger_types::Address;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+/// Who counts what the sockets of its connections carry.
+pub trait ByteSink: Send + Sync {
+    /// A socket has given or taken so many bytes.
+    fn count_bytes(&self, read: u64, written: u64);
+}
+
 /// A connected byte stream, downstream or upstream.
-#[derive(Debug)]
 pub struct Io {
     socket: Socket,
     rewound: Bytes,
     read: u64,
     written: u64,
+    sink: Option<Arc<dyn ByteSink>>,
+}
+
+impl fmt::Debug for Io {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Io")
+            .field("socket", &self.socket)
+            .field("rewound", &self.rewound.len())
+            .field("read", &self.read)
+            .field("written", &self.written)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What is beneath an [`Io`].
@@ -56,7 +74,13 @@ impl Io {
             rewound: Bytes::new(),
             read: 0,
             written: 0,
+            sink: None,
         }
+    }
+
+    /// Counts with `sink` what the socket carries from now on, at each read and write.
+    pub fn report_to(&mut self, sink: Arc<dyn ByteSink>) {
+        self.sink = Some(sink);
     }
 
     /// Two ends of a connection in memory, `capacity` bytes each way.
@@ -164,7 +188,11 @@ impl AsyncRead for Io {
             Socket::Unix(s) => Pin::new(s).poll_read(cx, buf),
             Socket::Duplex(s) => Pin::new(s).poll_read(cx, buf),
         };
-        this.read += (buf.filled().len() - before) as u64;
+        let read = (buf.filled().len() - before) as u64;
+        this.read += read;
+        if let (Some(sink), true) = (&this.sink, read > 0) {
+            sink.count_bytes(read, 0);
+        }
         result
     }
 }
@@ -173,6 +201,9 @@ impl Io {
     fn count(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(n)) = &result {
             self.written += *n as u64;
+            if let Some(sink) = &self.sink {
+                sink.count_bytes(0, *n as u64);
+            }
         }
         result
     }
@@ -248,6 +279,35 @@ mod tests {
         a.read_exact(&mut all).await.unwrap();
         assert_eq!(&all, b"hello world");
         assert_eq!((a.bytes_read(), b.bytes_written()), (11, 11));
+    }
+
+    #[derive(Default)]
+    struct Sum(std::sync::atomic::AtomicU64, std::sync::atomic::AtomicU64);
+
+    impl ByteSink for Sum {
+        fn count_bytes(&self, read: u64, written: u64) {
+            self.0.fetch_add(read, std::sync::atomic::Ordering::Relaxed);
+            self.1
+                .fetch_add(written, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn reports_each_byte_of_the_socket_once() {
+        let (mut a, mut b) = Io::pair(64);
+        let sum = Arc::new(Sum::default());
+        a.report_to(sum.clone());
+        b.write_all(b"hello").await.unwrap();
+        let mut peeked = [0; 5];
+        a.read_exact(&mut peeked).await.unwrap();
+        a.rewind(Bytes::copy_from_slice(&peeked));
+        a.read_exact(&mut peeked).await.unwrap();
+        a.write_all(b"hi").await.unwrap();
+        let sums = (
+            sum.0.load(std::sync::atomic::Ordering::Relaxed),
+            sum.1.load(std::sync::atomic::Ordering::Relaxed),
+        );
+        assert_eq!(sums, (5, 2));
     }
 
     #[tokio::test]

@@ -26,6 +26,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2";
 /// Serves a connection to its end. `drain` asks it to end when it can.
 pub async fn serve(hcm: Arc<Hcm>, mut io: Io, info: Arc<ConnectionInfo>, drain: CancellationToken) {
     let counted = CountedConnection::new(&hcm);
+    io.report_to(hcm.clone());
     let protocol = match hcm.config.codec {
         CodecType::Http1 => Protocol::Http11,
         CodecType::Http2 => Protocol::Http2,

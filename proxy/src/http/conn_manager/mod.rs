@@ -30,6 +30,7 @@ use crate::access_log::AccessLogger;
 use crate::http::codec::{h1, h2};
 use crate::http::codec_options;
 use crate::listener::{DrainDecision, ListenerSpec};
+use crate::network::io::ByteSink;
 use crate::router::matcher::RouteTable;
 use crate::server::worker::Worker;
 
@@ -67,6 +68,14 @@ pub struct Hcm {
     drain: DrainDecision,
     /// A failed health check drains, too.
     drains_on_health: bool,
+}
+
+impl ByteSink for Hcm {
+    fn count_bytes(&self, read: u64, written: u64) {
+        let stats = &self.stats;
+        stats.add(HcmStats::downstream_cx_rx_bytes_total, read);
+        stats.add(HcmStats::downstream_cx_tx_bytes_total, written);
+    }
 }
 
 impl Hcm {
