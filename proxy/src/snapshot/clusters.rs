@@ -383,13 +383,10 @@ impl Snapshot {
             return;
         };
         entry.stats.inc(ClusterMembershipStats::update_attempt);
+        let succeeded = answer.addresses.is_ok();
         match answer.addresses {
             Ok(addresses) => {
-                entry.stats.inc(if addresses.is_empty() {
-                    ClusterMembershipStats::update_empty
-                } else {
-                    ClusterMembershipStats::update_success
-                });
+                entry.stats.inc(ClusterMembershipStats::update_success);
                 entry.resolved.insert(answer.host, addresses);
             }
             Err(error) => {
@@ -406,6 +403,9 @@ impl Snapshot {
             .iter()
             .all(|n| entry.resolved.contains_key(n));
         let changed = entry.rebuild(&config, &self.runtime);
+        if succeeded && !changed {
+            entry.stats.inc(ClusterMembershipStats::update_no_rebuild);
+        }
         let hosts = entry.hosts.clone();
         if ready && let Some(entry) = self.warming_clusters.remove(&answer.cluster) {
             self.publish_cluster(answer.cluster, entry);

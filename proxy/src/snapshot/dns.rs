@@ -76,7 +76,7 @@ impl Watch {
     async fn run(mut self) {
         loop {
             let (addresses, ttl) = match lookup(&self.host, self.config.family).await {
-                Ok((addresses, ttl)) => (Ok(addresses), Some(ttl)),
+                Ok((addresses, ttl)) => (Ok(addresses), ttl),
                 Err(error) => (Err(error), None),
             };
             self.failures = if addresses.is_ok() {
@@ -100,7 +100,7 @@ impl Watch {
     fn wait(&self, ttl: Option<Duration>) -> Duration {
         let base = match (ttl, &self.config.failure_refresh_rate) {
             (Some(ttl), _) if self.config.respect_ttl => ttl.max(Duration::from_secs(1)),
-            (None, Some(back_off)) => jittered(back_off, self.failures),
+            (None, Some(back_off)) if self.failures > 0 => jittered(back_off, self.failures),
             _ => self.config.refresh_rate,
         };
         let jitter = u64::try_from(self.config.jitter.as_millis()).unwrap_or(u64::MAX);
@@ -122,8 +122,12 @@ fn jittered(back_off: &BackOffConfig, failures: u32) -> Duration {
         .max(Duration::from_millis(1))
 }
 
-/// Looks a name up by the system's configuration (its hosts file first).
-async fn lookup(host: &str, family: DnsLookupFamily) -> Result<(Vec<IpAddr>, Duration), String> {
+/// Looks a name up by the system's configuration (its hosts file first). That there is
+/// no such name is an answer too: no addresses, for no certain time.
+async fn lookup(
+    host: &str,
+    family: DnsLookupFamily,
+) -> Result<(Vec<IpAddr>, Option<Duration>), String> {
     let mut builder = TokioResolver::builder_tokio().map_err(|e| e.to_string())?;
     builder.options_mut().ip_strategy = match family {
         DnsLookupFamily::V4Only => LookupIpStrategy::Ipv4Only,
@@ -133,12 +137,16 @@ async fn lookup(host: &str, family: DnsLookupFamily) -> Result<(Vec<IpAddr>, Dur
         DnsLookupFamily::All => LookupIpStrategy::Ipv4AndIpv6,
     };
     let resolver = builder.build().map_err(|e| e.to_string())?;
-    let answer = resolver.lookup_ip(host).await.map_err(|e| e.to_string())?;
+    let answer = match resolver.lookup_ip(host).await {
+        Ok(answer) => answer,
+        Err(error) if error.is_no_records_found() => return Ok((Vec::new(), None)),
+        Err(error) => return Err(error.to_string()),
+    };
     let ttl = answer
         .valid_until()
         .saturating_duration_since(std::time::Instant::now());
     let mut addresses: Vec<IpAddr> = answer.iter().collect();
     addresses.sort_unstable();
     addresses.dedup();
-    Ok((addresses, ttl))
+    Ok((addresses, Some(ttl)))
 }

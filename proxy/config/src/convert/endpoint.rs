@@ -262,8 +262,10 @@ fn endpoint(
     let main = place(required("address", main)?).within("address")?;
     match (main, resolution) {
         (Place::Resolved(Address::Ip(ip)), Resolution::Names) => {
-            let name = or_name(hostname, &ip.ip().to_string());
-            Ok((EndpointAddress::Resolved(ip.into()), more, name))
+            // It is looked up like a name, which shows in the stats of the cluster.
+            let (host, port): (Arc<str>, u16) = (ip.ip().to_string().into(), ip.port());
+            let name = or_name(hostname, &host);
+            Ok((EndpointAddress::Name { host, port }, more, name))
         }
         (Place::Resolved(address), Resolution::Addresses) => {
             Ok((EndpointAddress::Resolved(address), more, hostname))
