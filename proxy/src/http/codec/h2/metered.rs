@@ -53,6 +53,19 @@ pub(super) struct Metered {
     announced: bool,
 }
 
+/// Gives a frame without meaning a type that `h2` passes over: it ends a connection that
+/// has had a hundred empty DATA frames in its life, however far apart, and Envoy's limit
+/// is on those in a row. `passed` bytes of the frame end before `behind`; if its type was
+/// in an earlier read, `h2` has it already.
+fn hide(read: &mut [u8], behind: usize, passed: usize) {
+    const UNKNOWN: u8 = 0xfa;
+    const TYPE: usize = 3;
+    let kind = (behind + TYPE).checked_sub(passed);
+    if let Some(kind) = kind.and_then(|at| read.get_mut(at)) {
+        *kind = UNKNOWN;
+    }
+}
+
 /// The state of the way out.
 #[derive(Debug)]
 struct Outgoing {
@@ -130,16 +143,23 @@ impl Metered {
     }
 
     /// Scans what was read; how much of it comes before a fault.
-    fn scan(&mut self, read: &[u8]) -> usize {
-        let mut rest = read;
-        while let Some(frame) = self.incoming.next(&mut rest) {
+    fn scan(&mut self, read: &mut [u8]) -> usize {
+        let mut behind = 0;
+        loop {
+            let mut rest = &read[behind..];
+            let Some(frame) = self.incoming.next(&mut rest) else {
+                return read.len();
+            };
+            behind = read.len() - rest.len();
+            let passed = self.incoming.passed(frame);
             if let Err(fault) = self.inbound.take(frame, &self.meter) {
                 self.found = Some(fault);
-                let behind = read.len() - rest.len();
-                return behind.saturating_sub(self.incoming.passed(frame));
+                return behind.saturating_sub(passed);
+            }
+            if frame.kind == DATA && frame.len == 0 && !frame.has(END_STREAM) {
+                hide(read, behind, passed);
             }
         }
-        read.len()
     }
 
     /// Reads on into memory while there are so many questions: whether there are too
@@ -154,7 +174,7 @@ impl Metered {
             let mut buf = ReadBuf::new(&mut chunk);
             match Pin::new(io).poll_read(cx, &mut buf) {
                 Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
-                    let clean = self.scan(buf.filled());
+                    let clean = self.scan(buf.filled_mut());
                     self.ahead.extend_from_slice(&buf.filled()[..clean]);
                 }
                 // What it is will be seen again when it is read in turn.
@@ -439,7 +459,7 @@ impl AsyncRead for Metered {
             this.meter.hear();
         }
         let read = buf.filled().len() - before;
-        let clean = this.scan(&buf.filled()[before..]);
+        let clean = this.scan(&mut buf.filled_mut()[before..]);
         if this.server && this.inbound.unanswered(&this.meter) >= MANY_QUESTIONS {
             this.read_ahead(MANY_QUESTIONS, cx);
         }
