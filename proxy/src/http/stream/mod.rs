@@ -265,7 +265,10 @@ impl Stream {
             self.set_details(error.details.clone());
         } else if error.remote && error.code.is_some() {
             self.info.flags.set(ResponseFlag::DownstreamRemoteReset);
-            self.set_details("http2.remote_reset".into());
+            self.set_details(match error.details.is_empty() {
+                true => "http2.remote_reset".into(),
+                false => error.details.clone(),
+            });
         } else {
             self.info
                 .flags

@@ -7,7 +7,6 @@ use outrigger_types::{Buffer, Headers, Protocol};
 
 use super::{BodyEnd, Stream};
 use crate::http::codec::BodyEvent;
-use crate::upstream::stats::Http2CodecStats;
 
 impl Stream {
     /// Reads from downstream as long as there is room, and hands on what passes
@@ -71,10 +70,6 @@ impl Stream {
     }
 
     fn on_request_trailers(&mut self, trailers: Headers) {
-        if self.info.protocol == Some(Protocol::Http2) {
-            let stats = self.hcm.worker.http2_stats();
-            stats.inc(Http2CodecStats::trailers);
-        }
         self.on_request_received();
         let verdict = {
             let (chain, mut parts) = self.split();

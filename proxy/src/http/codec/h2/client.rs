@@ -9,10 +9,11 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::SendStream;
 use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
-use outrigger_types::{Buffer, Headers, RequestHead, ResetReason};
+use http::StatusCode;
+use outrigger_types::{Buffer, Headers, RequestHead, ResetReason, ResponseHead, names};
 
-use super::convert::{request_out, response_in};
-use super::error::{ConnError, reset_code, stream_error};
+use super::convert::{OVER_THE_LIMITS, request_out, response_in};
+use super::error::{ConnError, over_the_limits, reset_code, stream_error};
 use super::half::{Receiver, poll_send, reset_seen, send_trailers};
 use super::keepalive::Keepalive;
 use super::meter::Meter;
@@ -40,7 +41,7 @@ impl ClientConnection {
         options: Arc<Options>,
         stats: CodecStats,
     ) -> Result<(ClientDriver, ClientHandle), ConnError> {
-        let meter = Arc::new(Meter::new(stats, options.max_outbound_frames, false));
+        let meter = Arc::new(Meter::new(stats, &options, false));
         let io = Metered::new(io, meter.clone(), &options, false);
         let handshake = Builder::new()
             .enable_push(false)
@@ -60,6 +61,7 @@ impl ClientConnection {
             keepalive: Keepalive::new(options.keepalive, connection.ping_pong(), meter.clone()),
             connection: Box::new(connection),
             meter: meter.clone(),
+            known: false,
         };
         let handle = ClientHandle {
             send,
@@ -75,6 +77,8 @@ pub struct ClientDriver {
     connection: Box<Connection<Metered, Bytes>>,
     keepalive: Option<Keepalive>,
     meter: Arc<Meter>,
+    /// The meter knows the task that polls this.
+    known: bool,
 }
 
 impl std::fmt::Debug for ClientDriver {
@@ -100,12 +104,18 @@ impl Future for ClientDriver {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
+        if !std::mem::replace(&mut this.known, true) {
+            this.meter.driven_by(cx.waker());
+        }
         if let Poll::Ready(end) = Pin::new(&mut *this.connection).poll(cx) {
             let end = end.map_err(|error| ConnError::of(&error, &this.meter));
             return Poll::Ready(match this.meter.fault() {
                 Some(fault) => Err(ConnError::Fault(fault)),
                 None => end,
             });
+        }
+        if let Some(fault) = this.meter.fault() {
+            return Poll::Ready(Err(ConnError::Fault(fault)));
         }
         match &mut this.keepalive {
             Some(keepalive) => {
@@ -160,9 +170,9 @@ impl ClientHandle {
         Ok(ClientStream {
             response: Some(response),
             recv: None,
+            bodiless: false,
             send,
             meter: self.meter.clone(),
-            options: self.options.clone(),
         })
     }
 
@@ -196,15 +206,24 @@ fn refused() -> StreamError {
     }
 }
 
+/// A message that breaks the rules.
+fn broken_message() -> StreamError {
+    StreamError {
+        remote: true,
+        ..StreamError::protocol("http2.violation.of.messaging.rule")
+    }
+}
+
 /// One attempt at an upstream.
 #[derive(Debug)]
 pub struct ClientStream {
     /// Until the final head is in.
     response: Option<ResponseFuture>,
     recv: Option<Receiver>,
+    /// The status of the response allows no body.
+    bodiless: bool,
     send: SendStream<Bytes>,
     meter: Arc<Meter>,
-    options: Arc<Options>,
 }
 
 impl ClientStream {
@@ -220,32 +239,77 @@ impl ClientStream {
         };
         if let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) {
             let (head, ()) = response_in(interim);
-            return Poll::Ready(Ok(HeadEvent::Informational(head)));
+            return Poll::Ready(self.admit(&head).map(|()| HeadEvent::Informational(head)));
         }
         let response = match ready!(Pin::new(response).poll(cx)) {
             Ok(response) => response,
-            Err(error) => return Poll::Ready(Err(stream_error(&error, self.id(), &self.meter))),
+            Err(error) => {
+                if error.is_library() && error.is_reset() {
+                    self.meter.end_for_message(self.id());
+                }
+                return Poll::Ready(Err(stream_error(&error, self.id(), &self.meter)));
+            }
         };
         self.response = None;
         let (head, body) = response_in(response);
-        let recv = Receiver::new(body, self.meter.clone());
+        let mut recv = Receiver::new(body, self.meter.clone());
+        if !head.headers.contains(&names::CONTENT_LENGTH) {
+            // Then it is not a body of another length that breaks a rule.
+            recv = recv.strict();
+        }
         let end_stream = recv.is_end_stream();
         self.recv = Some(recv);
-        if head.byte_size() > self.options.max_headers_bytes
-            || head.headers.len() > self.options.max_headers_count
-        {
-            self.reset(ResetReason::ProtocolError);
-            return Poll::Ready(Err(StreamError::protocol("http2.too_many_headers")));
+        self.bodiless = matches!(
+            head.status,
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+        );
+        let admitted = self.admit(&head);
+        Poll::Ready(admitted.map(|()| HeadEvent::Final { head, end_stream }))
+    }
+
+    /// Holds a head to the rules that `h2` does not know, and to the limits.
+    fn admit(&mut self, head: &ResponseHead) -> Result<(), StreamError> {
+        let impossible = match head.status {
+            StatusCode::SWITCHING_PROTOCOLS => true,
+            StatusCode::NO_CONTENT => {
+                let length = head.headers.get_bytes(&names::CONTENT_LENGTH);
+                length.is_some_and(|length| length != b"0")
+            }
+            _ => false,
+        };
+        if impossible {
+            self.meter.end_for_message(self.id());
+            return Err(broken_message());
         }
-        Poll::Ready(Ok(HeadEvent::Final { head, end_stream }))
+        let held = self.meter.hold(head.byte_size(), head.headers.len());
+        held.map_err(|details| self.refuse(details))
+    }
+
+    /// Resets the stream for a limit.
+    fn refuse(&mut self, details: &'static str) -> StreamError {
+        self.send.send_reset(OVER_THE_LIMITS);
+        over_the_limits(details)
     }
 
     /// See [`ClientStream`](crate::http::codec::ClientStream::poll_recv).
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyEvent, StreamError>> {
-        match &mut self.recv {
-            Some(recv) => recv.poll(cx),
-            None => Poll::Ready(Err(StreamError::local("http2.head_is_to_come"))),
-        }
+        let Some(recv) = &mut self.recv else {
+            return Poll::Ready(Err(StreamError::local("http2.head_is_to_come")));
+        };
+        let event = ready!(recv.poll(cx))?;
+        Poll::Ready(match &event {
+            BodyEvent::Data { bytes, .. } if self.bodiless && !bytes.is_empty() => {
+                self.reset(ResetReason::ProtocolError);
+                Err(broken_message())
+            }
+            BodyEvent::Trailers(trailers) => {
+                match self.meter.hold(trailers.byte_size(), trailers.len()) {
+                    Ok(()) => Ok(event),
+                    Err(details) => Err(self.refuse(details)),
+                }
+            }
+            _ => Ok(event),
+        })
     }
 
     /// See [`ClientStream`](crate::http::codec::ClientStream::release).
@@ -281,6 +345,9 @@ impl ClientStream {
 
     /// See [`ClientStream`](crate::http::codec::ClientStream::reset).
     pub fn reset(&mut self, reason: ResetReason) {
+        if reason == ResetReason::ProtocolError {
+            self.meter.will_reset(self.id());
+        }
         self.send.send_reset(reset_code(reason));
     }
 }

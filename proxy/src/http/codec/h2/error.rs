@@ -6,6 +6,7 @@ use std::fmt;
 use h2::Reason;
 use outrigger_types::ResetReason;
 
+use super::convert::OVER_THE_LIMITS;
 use super::fault::Fault;
 use super::meter::Meter;
 use crate::http::codec::StreamError;
@@ -117,6 +118,17 @@ pub(super) fn cut(fault: Fault, stream: u32) -> StreamError {
         details: Cow::Borrowed(fault.details_of(stream)),
         code: None,
         remote: !local,
+    }
+}
+
+/// A head or trailers over the limits, which reset the stream: Envoy takes that for a
+/// reset by the peer.
+pub(super) fn over_the_limits(details: &'static str) -> StreamError {
+    StreamError {
+        reason: ResetReason::RemoteReset,
+        details: Cow::Borrowed(details),
+        code: Some(OVER_THE_LIMITS.into()),
+        remote: true,
     }
 }
 

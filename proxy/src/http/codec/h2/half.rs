@@ -21,12 +21,25 @@ pub(super) struct Receiver {
     stream: RecvStream,
     id: u32,
     meter: Arc<Meter>,
+    /// What breaks a rule ends the connection.
+    strict: bool,
 }
 
 impl Receiver {
     pub(super) fn new(stream: RecvStream, meter: Arc<Meter>) -> Self {
         let id = stream.stream_id().as_u32();
-        Self { stream, id, meter }
+        Self {
+            stream,
+            id,
+            meter,
+            strict: false,
+        }
+    }
+
+    /// Makes what breaks a rule of messages the end of the connection.
+    pub(super) fn strict(mut self) -> Self {
+        self.strict = true;
+        self
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
@@ -64,6 +77,9 @@ impl Receiver {
             && error.is_reset()
             && error.reason() == Some(Reason::NO_ERROR)
             && self.meter.was_ended(self.id);
+        if self.strict && error.is_library() && error.is_reset() {
+            self.meter.end_for_message(self.id);
+        }
         match harmless {
             true => Ok(BodyEvent::End),
             false => Err(stream_error(error, self.id, &self.meter)),

@@ -26,6 +26,8 @@ pub(super) struct Inbound {
     questions: u64,
     /// The stream whose header block is not ended.
     block: Option<u32>,
+    /// The stream of the last frame, if that was one of a header block; else 0.
+    last_head: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +58,7 @@ impl Inbound {
             empties: 0,
             questions: 0,
             block: None,
+            last_head: 0,
         }
     }
 
@@ -67,6 +70,11 @@ impl Inbound {
         if self.server {
             self.check(frame, meter)?;
         }
+        self.last_head = match frame.kind {
+            HEADERS => frame.stream,
+            CONTINUATION => self.last_head,
+            _ => 0,
+        };
         match frame.kind {
             DATA | HEADERS | CONTINUATION => self.payload(frame, meter)?,
             PRIORITY => {
@@ -75,14 +83,16 @@ impl Inbound {
                     return Err(Fault::Flood(Flood::Priority));
                 }
             }
-            RST_STREAM => meter.note_reset(),
+            RST_STREAM if self.server || (frame.len == 4 && meter.is_open(frame.stream)) => {
+                meter.note_reset();
+            }
             SETTINGS | PING if !frame.has(ACK) => {
                 self.questions += 1;
                 if self.unanswered(meter) > self.limits.control {
                     return Err(Fault::Flood(Flood::Control));
                 }
             }
-            GOAWAY => meter.goaway.store(true, Relaxed),
+            GOAWAY if frame.len >= 8 => meter.goaway.store(true, Relaxed),
             WINDOW_UPDATE => {
                 self.window_updates += 1;
                 let sent = meter.data_sent.load(Relaxed);
@@ -94,6 +104,16 @@ impl Inbound {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Whether what came last is a header block of this stream.
+    pub(super) fn is_head_of(&self, stream: u32) -> bool {
+        self.last_head == stream
+    }
+
+    /// Whether what came last is a header block of a stream that is open.
+    pub(super) fn is_head(&self, meter: &Meter) -> bool {
+        self.last_head != 0 && meter.is_open(self.last_head)
     }
 
     /// PING and SETTINGS whose answers were not sent.

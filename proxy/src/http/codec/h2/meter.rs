@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::task::Waker;
 use std::time::Duration;
 
 use outrigger_stats::{CounterId, GaugeId};
@@ -10,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::fault::{Fault, Flood};
+use super::options::Options;
 use crate::http::codec_stats::CodecStats;
 use crate::network::io::Io;
 use crate::upstream::stats::Http2CodecStats;
@@ -50,6 +52,10 @@ pub(super) struct Meter {
     /// Frames handed over that wait to be written, and the most of them.
     waiting: AtomicU32,
     most_waiting: u32,
+    max_headers_bytes: usize,
+    max_headers_count: usize,
+    /// Wakes what drives the connection.
+    driver: Mutex<Option<Waker>>,
     faulty: AtomicBool,
     /// There are suspects.
     to_judge: AtomicBool,
@@ -83,7 +89,7 @@ struct Unread {
 }
 
 impl Meter {
-    pub(super) fn new(stats: CodecStats, most_waiting: u32, server: bool) -> Self {
+    pub(super) fn new(stats: CodecStats, options: &Options, server: bool) -> Self {
         Self {
             stats,
             server,
@@ -102,7 +108,10 @@ impl Meter {
             ping: AtomicBool::default(),
             asked: AtomicBool::default(),
             waiting: AtomicU32::default(),
-            most_waiting,
+            most_waiting: options.max_outbound_frames,
+            max_headers_bytes: options.max_headers_bytes,
+            max_headers_count: options.max_headers_count,
+            driver: Mutex::default(),
             faulty: AtomicBool::default(),
             fault: Mutex::default(),
             parting: Mutex::default(),
@@ -167,6 +176,42 @@ impl Meter {
         if let Fault::Flood(flood) = fault {
             self.stats.count_flood(flood);
         }
+    }
+
+    /// Names the task that drives the connection, for [`Self::end_for_message`].
+    pub(super) fn driven_by(&self, waker: &Waker) {
+        *self.driver.lock() = Some(waker.clone());
+    }
+
+    /// The message of this stream breaks the rules, which ends the connection.
+    pub(super) fn end_for_message(&self, stream: u32) {
+        if self.fault().is_some() {
+            return;
+        }
+        self.count(Http2CodecStats::rx_messaging_error);
+        self.set_fault(Fault::Malformed {
+            stream,
+            by_field: false,
+        });
+        if let Some(driver) = self.driver.lock().as_ref() {
+            driver.wake_by_ref();
+        }
+    }
+
+    /// Holds a head or trailers to the limits.
+    ///
+    /// # Errors
+    /// Envoy's details of the limit that is passed, which is counted.
+    pub(super) fn hold(&self, bytes: usize, fields: usize) -> Result<(), &'static str> {
+        if bytes > self.max_headers_bytes {
+            self.count(Http2CodecStats::header_list_size_too_large);
+            return Err("http2.header_list_size_too_large");
+        }
+        if fields > self.max_headers_count {
+            self.count(Http2CodecStats::header_overflow);
+            return Err("http2.too_many_headers");
+        }
+        Ok(())
     }
 
     /// `h2` wants to reset a stream that was not handed out.

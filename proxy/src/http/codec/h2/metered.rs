@@ -137,7 +137,7 @@ impl Metered {
         self.fail(fault);
         Some(match fault {
             // It is `h2` that is asked how far it got.
-            Fault::Malformed { .. } => Poll::Pending,
+            Fault::Malformed { .. } if self.server => Poll::Pending,
             _ => Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
         })
     }
@@ -233,8 +233,26 @@ impl Metered {
                 meter.answers_sent.fetch_add(1, Relaxed);
             }
             RST_STREAM | GOAWAY if self.server => self.on_server_end(frame),
-            RST_STREAM => meter.count(Http2CodecStats::tx_reset),
+            RST_STREAM | GOAWAY => self.on_client_end(frame),
             _ => {}
+        }
+    }
+
+    /// A RST_STREAM or GOAWAY of the client: a head or trailers that break a rule are the
+    /// end of the connection, as in Envoy. A body that does not fit is that of its stream.
+    fn on_client_end(&mut self, frame: Frame) {
+        let (meter, stream) = (&self.meter, frame.stream);
+        if frame.kind == GOAWAY {
+            if frame.second == 1 && self.inbound.is_head(meter) {
+                meter.count(Http2CodecStats::rx_messaging_error);
+            }
+        } else if frame.first == 1
+            && self.inbound.is_head_of(stream)
+            && !meter.was_reset_here(stream)
+        {
+            meter.end_for_message(stream);
+        } else {
+            meter.count(Http2CodecStats::tx_reset);
         }
     }
 

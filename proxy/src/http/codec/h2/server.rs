@@ -13,7 +13,7 @@ use http::Request;
 use outrigger_types::{Buffer, Headers, RequestHead, ResetReason, ResponseHead};
 
 use super::convert::{OVER_THE_LIMITS, request_in, response_out};
-use super::error::{ConnError, reset_code, stream_error};
+use super::error::{ConnError, over_the_limits, reset_code, stream_error};
 use super::fault::Fault;
 use super::half::{Receiver, poll_send, reset_seen, send_trailers};
 use super::keepalive::Keepalive;
@@ -109,7 +109,7 @@ impl std::fmt::Debug for ServerConnection {
 impl ServerConnection {
     /// A connection that is yet to shake hands.
     pub fn new(io: Io, options: Arc<Options>, stats: CodecStats) -> Self {
-        let meter = Arc::new(Meter::new(stats, options.max_outbound_frames, true));
+        let meter = Arc::new(Meter::new(stats, &options, true));
         let io = Metered::new(io, meter.clone(), &options, true);
         let mut builder = Builder::new();
         builder
@@ -300,21 +300,8 @@ impl ServerConnection {
 
     /// Holds the head to the limits.
     fn admit(&self, head: &mut RequestHead) -> Result<(), &'static str> {
-        let Options {
-            max_headers_bytes,
-            max_headers_count,
-            underscores,
-            ..
-        } = *self.options;
-        if head.byte_size() > max_headers_bytes {
-            self.meter
-                .count(Http2CodecStats::header_list_size_too_large);
-            return Err("http2.header_list_size_too_large");
-        }
-        if head.headers.len() > max_headers_count {
-            self.meter.count(Http2CodecStats::header_overflow);
-            return Err("http2.too_many_headers");
-        }
+        let underscores = self.options.underscores;
+        self.meter.hold(head.byte_size(), head.headers.len())?;
         if underscores == UnderscoresAction::Allow {
             return Ok(());
         }
@@ -422,7 +409,15 @@ impl ServerStream {
 
     /// See [`ServerStream`](crate::http::codec::ServerStream::poll_recv).
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyEvent, StreamError>> {
-        self.recv.poll(cx)
+        let event = ready!(self.recv.poll(cx));
+        if let Ok(BodyEvent::Trailers(trailers)) = &event {
+            self.meter.count(Http2CodecStats::trailers);
+            if let Err(details) = self.meter.hold(trailers.byte_size(), trailers.len()) {
+                self.respond.send_reset(OVER_THE_LIMITS);
+                return Poll::Ready(Err(over_the_limits(details)));
+            }
+        }
+        Poll::Ready(event)
     }
 
     /// See [`ServerStream`](crate::http::codec::ServerStream::release).
