@@ -79,7 +79,9 @@ outrigger_stats::stat_set! {
 
 outrigger_stats::stat_set! {
     /// What the HTTP/2 codec counts for a cluster (`cluster.<name>.http2.`); there from
-    /// the first connection of HTTP/2 on.
+    /// the first connection of HTTP/2 on. Connections count under the library that Envoy
+    /// uses when it is not told which; the histograms stay empty, as Envoy's do unless a
+    /// runtime flag asks for them.
     pub struct Http2CodecStats {
         counters {
             cookies_total_bytes_too_large,
@@ -93,6 +95,10 @@ outrigger_stats::stat_set! {
             inbound_window_update_frames_flood,
             keepalive_timeout,
             metadata_empty_frames,
+            nghttp2_downstream_connections,
+            nghttp2_upstream_connections,
+            oghttp2_downstream_connections,
+            oghttp2_upstream_connections,
             outbound_control_flood,
             outbound_flood,
             requests_rejected_with_underscores_in_headers,
@@ -109,6 +115,12 @@ outrigger_stats::stat_set! {
             outbound_frames_active,
             pending_send_bytes,
             streams_active,
+        }
+        histograms {
+            cookie_count: none,
+            cookie_size: none,
+            header_count: none,
+            header_list_size: none,
         }
     }
 }

@@ -53,7 +53,6 @@ const UNSTEADY: &[&str] = &[
     "*_bytes_active",
     "*pending_send_bytes",
     "*_cx_length_ms",
-    "*nghttp2*",
     "*.config_reload_time_ms",
     "cluster.xds.*",
     "*_flow_control_*",

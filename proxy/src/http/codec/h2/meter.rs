@@ -90,6 +90,10 @@ struct Unread {
 
 impl Meter {
     pub(super) fn new(stats: CodecStats, options: &Options, server: bool) -> Self {
+        stats.inc(match server {
+            true => Http2CodecStats::nghttp2_downstream_connections,
+            false => Http2CodecStats::nghttp2_upstream_connections,
+        });
         Self {
             stats,
             server,
