@@ -10,7 +10,7 @@ pub mod h2;
 mod stream;
 
 pub use error::StreamError;
-pub use stream::{BodyEvent, ClientStream, HeadEvent, ServerStream};
+pub use stream::{BodyEvent, ByteCounts, ClientStream, HeadEvent, ServerStream};
 
 /// What to do with fields whose name holds an underscore
 /// (`headers_with_underscores_action`).

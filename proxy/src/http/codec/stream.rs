@@ -41,6 +41,19 @@ pub enum HeadEvent {
     },
 }
 
+/// Bytes that one exchange took of its connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ByteCounts {
+    /// Everything that came in, framing included.
+    pub wire_received: u64,
+    /// Everything that went out, framing included.
+    pub wire_sent: u64,
+    /// Of what came in, the fields of the heads.
+    pub header_received: u64,
+    /// Of what went out, the fields of the heads.
+    pub header_sent: u64,
+}
+
 /// One request of a downstream, seen from the server's side.
 #[derive(Debug)]
 pub enum ServerStream {
@@ -140,6 +153,15 @@ impl ServerStream {
         each!(self, s => s.reset(reason));
     }
 
+    /// The bytes of the exchange so far; none on HTTP/2, where the library beneath tells
+    /// nobody which frames it made of a message.
+    pub fn byte_counts(&self) -> Option<ByteCounts> {
+        match self {
+            Self::H1(s) => Some(s.byte_counts()),
+            Self::H2(_) => None,
+        }
+    }
+
     /// The HTTP/1 connection, for its next request.
     pub fn into_h1(self) -> Option<Box<h1::ServerConnection>> {
         match self {
@@ -207,6 +229,15 @@ impl ClientStream {
     /// the connection.
     pub fn reset(&mut self, reason: ResetReason) {
         each!(self, s => s.reset(reason));
+    }
+
+    /// The bytes of the exchange so far; none on HTTP/2, where the library beneath tells
+    /// nobody which frames it made of a message.
+    pub fn byte_counts(&self) -> Option<ByteCounts> {
+        match self {
+            Self::H1(s) => Some(s.byte_counts()),
+            Self::H2(_) => None,
+        }
     }
 
     /// The HTTP/1 connection, for its next request if

@@ -6,6 +6,18 @@ use outrigger_config::format::{AccessLogType, FormatContext};
 use outrigger_types::names;
 
 use super::Stream;
+use crate::http::codec::ByteCounts;
+
+/// Bytes of a DATA frame at most, as both sides begin, and of each frame's head.
+const FRAME: u64 = 16 * 1024;
+const FRAME_HEAD: u64 = 9;
+
+/// What an HTTP/2 message takes in frames: its fields as they are before HPACK, which
+/// only the library beneath sees, and its body.
+pub(super) fn in_frames(fields: u64, body: u64) -> u64 {
+    let heads = u64::from(fields > 0);
+    fields + body + FRAME_HEAD * (heads + body.div_ceil(FRAME))
+}
 
 impl Stream {
     /// Runs once, when the stream is over.
@@ -18,6 +30,7 @@ impl Stream {
         for _ in 0..panicked {
             self.hcm.count_panic();
         }
+        self.note_bytes();
         self.hcm.end_stream(&self.info);
         if self.upgrade {
             self.hcm.end_upgrade();
@@ -26,6 +39,21 @@ impl Stream {
             grpc.on_end(self.grpc_status(), self.info.elapsed());
         }
         self.log();
+    }
+
+    /// Notes what the stream took of its connection.
+    fn note_bytes(&mut self) {
+        let info = &mut self.info;
+        let counts = self.down.byte_counts().unwrap_or_else(|| ByteCounts {
+            wire_received: in_frames(info.header_bytes_received, info.bytes_received),
+            wire_sent: in_frames(info.header_bytes_sent, info.bytes_sent),
+            header_received: info.header_bytes_received,
+            header_sent: info.header_bytes_sent,
+        });
+        info.wire_bytes_received = counts.wire_received;
+        info.wire_bytes_sent = counts.wire_sent;
+        info.header_bytes_received = counts.header_received;
+        info.header_bytes_sent = counts.header_sent;
     }
 
     /// `grpc-status` of the response, in its trailers or its only head.

@@ -3,7 +3,7 @@
 use std::task::{Context, Poll};
 
 use filter_api::Side;
-use outrigger_types::{Buffer, Headers, Protocol, ResetReason, ResponseHead};
+use outrigger_types::{Buffer, HeaderValue, Headers, Protocol, ResetReason, ResponseHead, names};
 
 use super::{BodyEnd, Stream};
 use crate::http::codec::ServerStream;
@@ -95,6 +95,13 @@ impl Stream {
         let mut head = response.clone();
         if self.upgrade && self.info.protocol == Some(Protocol::Http2) {
             conn_manager::response::upgrade_to_http2(&mut head);
+        }
+        // What the connection adds is part of the response that is logged.
+        if let ServerStream::H1(connection) = &self.down
+            && connection.will_add_close(response)
+        {
+            let close = HeaderValue::from_static("close");
+            response.headers.set(names::CONNECTION, close);
         }
         let sent = self.down.send_head(head, ends);
         self.download.head_sent = true;

@@ -12,8 +12,9 @@ use super::head::{Asked, ParsedResponse, parse_response};
 use super::locate::Scan;
 use super::options::Options;
 use super::send::Sending;
+use super::tally::Tally;
 use super::wire::Wire;
-use crate::http::codec::{BodyEvent, HeadEvent, StreamError};
+use crate::http::codec::{BodyEvent, ByteCounts, HeadEvent, StreamError};
 use crate::network::io::Io;
 
 /// Bytes that are read ahead while only the end of the connection is looked for.
@@ -27,6 +28,7 @@ pub struct ClientConnection {
     scan: Scan,
     asked: Asked,
     sending: Sending,
+    tally: Tally,
     /// None until the final head is in.
     body: Option<Decoder>,
     keep_alive: bool,
@@ -49,6 +51,7 @@ impl ClientConnection {
             scan: Scan::default(),
             asked: Asked::default(),
             sending: Sending::Done,
+            tally: Tally::default(),
             body: Some(Decoder::new(Framing::None, &options)),
             keep_alive: true,
             failed: None,
@@ -78,13 +81,17 @@ impl ClientConnection {
             connect: head.method == Method::CONNECT,
         };
         self.body = None;
+        self.tally = Tally::begin(self.wire.consumed(), &self.wire);
+        let tail = self.wire.tail();
+        let start = tail.len();
         let framing = encode::request(
-            self.wire.tail(),
+            tail,
             &head,
             end_stream,
             self.options.send_fully_qualified_url,
             self.options.header_case,
         );
+        self.tally.sent(&tail[start..]);
         self.sending = Sending::Body(framing);
         match end_stream {
             true => self.finish(None),
@@ -106,6 +113,7 @@ impl ClientConnection {
             connect: true,
         };
         self.tunnel = true;
+        self.tally = Tally::begin(self.wire.consumed(), &self.wire);
         self.body = None;
         self.sending = Sending::Body(Outgoing::Raw);
         match end_stream {
@@ -143,6 +151,7 @@ impl ClientConnection {
                 framing: Framing::Raw,
                 keep_alive: false,
                 close: false,
+                field_bytes: 0,
             };
             let head = self.take_head(opened);
             self.body = Some(Decoder::new(Framing::UntilClose, &self.options));
@@ -171,7 +180,9 @@ impl ClientConnection {
             framing,
             keep_alive,
             close,
+            field_bytes,
         } = response;
+        self.tally.received(field_bytes);
         if is_interim(&head) {
             return HeadEvent::Informational(head);
         }
@@ -207,7 +218,10 @@ impl ClientConnection {
                 return Poll::Ready(Err(StreamError::local("http1.head_is_to_come")));
             };
             match body.decode(&mut self.wire.input) {
-                Ok(Some(event)) => return Poll::Ready(Ok(event)),
+                Ok(Some(event)) => {
+                    self.tally.received_in(&event);
+                    return Poll::Ready(Ok(event));
+                }
                 Ok(None) => {}
                 Err(error) => return self.fail(StreamError::protocol(error.details)),
             }
@@ -312,6 +326,11 @@ impl ClientConnection {
             reason,
             ..StreamError::local("")
         });
+    }
+
+    /// What the request and its response took of the connection so far.
+    pub fn byte_counts(&self) -> ByteCounts {
+        self.tally.counts(&self.wire)
     }
 
     /// Whether request and response are over and another request may be sent.

@@ -23,6 +23,8 @@ pub(super) struct ParsedRequest {
     pub(super) keep_alive: bool,
     /// Fields that were dropped for the underscore in their name.
     pub(super) dropped: u32,
+    /// See [`Layout::field_bytes`].
+    pub(super) field_bytes: u64,
 }
 
 /// A response's head, and what follows it.
@@ -33,6 +35,8 @@ pub(super) struct ParsedResponse {
     pub(super) keep_alive: bool,
     /// The head says that the connection is closed after the response.
     pub(super) close: bool,
+    /// See [`Layout::field_bytes`].
+    pub(super) field_bytes: u64,
 }
 
 /// Takes a request's head out of `buf`; none if it is not whole yet.
@@ -144,6 +148,7 @@ fn build_request(
     layout: Layout,
     options: &Options,
 ) -> Result<ParsedRequest, H1Error> {
+    let field_bytes = layout.field_bytes();
     let method = Method::from_bytes(&bytes[layout.method]).map_err(|_| H1Error::CODEC)?;
     if !options.allow_custom_methods && !is_known(&method) {
         return Err(H1Error::CODEC);
@@ -182,6 +187,7 @@ fn build_request(
         nominated::remove(&mut head)?;
     }
     Ok(ParsedRequest {
+        field_bytes,
         head,
         framing,
         protocol: match layout.minor {
@@ -339,6 +345,7 @@ fn build_response(
     let status = StatusCode::from_u16(layout.status).map_err(|_| H1Error::CODEC)?;
     let mut head = ResponseHead::new(status);
     head.headers = Headers::with_capacity(layout.fields.len() + 4);
+    let field_bytes = layout.field_bytes();
     let mut framings = Framings::default();
     for at in layout.fields {
         let (name, value) = field(bytes, at)?;
@@ -349,6 +356,7 @@ fn build_response(
     let keep_alive = framings.keeps_alive(layout.minor);
     let framing = response_framing(&mut head, &framings, asked)?;
     Ok(ParsedResponse {
+        field_bytes,
         head,
         framing,
         keep_alive: keep_alive && !matches!(framing, Framing::UntilClose | Framing::Raw),

@@ -69,6 +69,16 @@ pub(super) struct Layout {
     pub(super) fields: SmallVec<[Field; 32]>,
 }
 
+impl Layout {
+    /// What Envoy counts as bytes of the fields that came: names, values, and three for
+    /// the colon and the end of each line. A head without fields counts as one empty line.
+    pub(super) fn field_bytes(&self) -> u64 {
+        let fields = self.fields.iter();
+        let bytes: usize = fields.map(|(name, value)| name.len() + value.len()).sum();
+        (bytes + 3 * self.fields.len().max(1)) as u64
+    }
+}
+
 /// Offsets of `part` in `whole`, of which it is a slice.
 fn range(whole: &[u8], part: &[u8]) -> Range<usize> {
     let start = part.as_ptr() as usize - whole.as_ptr() as usize;

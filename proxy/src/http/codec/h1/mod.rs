@@ -18,6 +18,7 @@ mod nominated;
 mod options;
 mod send;
 mod server;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod wire;

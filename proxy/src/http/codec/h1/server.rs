@@ -14,8 +14,9 @@ use super::head::{Asked, ParsedRequest, parse_request};
 use super::locate::Scan;
 use super::options::{H1Error, Options};
 use super::send::Sending;
+use super::tally::Tally;
 use super::wire::Wire;
-use crate::http::codec::{BodyEvent, StreamError};
+use crate::http::codec::{BodyEvent, ByteCounts, StreamError};
 use crate::network::io::Io;
 
 /// Bytes that are read ahead while only the end of the connection is looked for.
@@ -42,6 +43,7 @@ pub struct ServerConnection {
     scan: Scan,
     body: Decoder,
     sending: Sending,
+    tally: Tally,
     asked: Asked,
     http_10: bool,
     raw: bool,
@@ -59,6 +61,7 @@ impl ServerConnection {
             scan: Scan::default(),
             body: Decoder::new(Framing::None, &options),
             sending: Sending::Done,
+            tally: Tally::default(),
             asked: Asked::default(),
             http_10: false,
             raw: false,
@@ -78,8 +81,12 @@ impl ServerConnection {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<NextRequest>, H1Error>> {
         loop {
+            let before = self.wire.consumed();
             match parse_request(&mut self.wire.input, &mut self.scan, &self.options) {
-                Ok(Some(request)) => return Poll::Ready(Ok(Some(self.begin(request)))),
+                Ok(Some(request)) => {
+                    self.tally = Tally::begin(before, &self.wire);
+                    return Poll::Ready(Ok(Some(self.begin(request))));
+                }
                 Ok(None) => {}
                 Err(error) => {
                     self.refuse();
@@ -104,7 +111,9 @@ impl ServerConnection {
             protocol,
             keep_alive,
             dropped,
+            field_bytes,
         } = request;
+        self.tally.received(field_bytes);
         self.asked = Asked {
             head: head.method == Method::HEAD,
             connect: head.method == Method::CONNECT,
@@ -125,6 +134,9 @@ impl ServerConnection {
     /// Makes ready to answer what could not be read, or did not come in time; the
     /// connection is to be closed after it.
     pub fn refuse(&mut self) {
+        // All that came belongs to what is refused.
+        self.tally = Tally::begin(self.wire.consumed(), &self.wire);
+        self.wire.input.clear();
         self.close = true;
         self.asked = Asked::default();
         self.http_10 = false;
@@ -141,7 +153,10 @@ impl ServerConnection {
         }
         loop {
             match self.body.decode(&mut self.wire.input) {
-                Ok(Some(event)) => return Poll::Ready(Ok(event)),
+                Ok(Some(event)) => {
+                    self.tally.received_in(&event);
+                    return Poll::Ready(Ok(event));
+                }
                 Ok(None) => {}
                 Err(error) => {
                     return Poll::Ready(Err(self.fail(StreamError::protocol(error.details))));
@@ -174,7 +189,10 @@ impl ServerConnection {
                 keep_alive: false,
                 ..self.context()
             };
-            encode::response(self.wire.tail(), &head, false, context);
+            let tail = self.wire.tail();
+            let start = tail.len();
+            encode::response(tail, &head, false, context);
+            self.tally.sent(&tail[start..]);
         }
         Ok(())
     }
@@ -208,7 +226,10 @@ impl ServerConnection {
             close: context.close && !accepted,
             ..context
         };
-        let framing = encode::response(self.wire.tail(), &head, end_stream, context);
+        let tail = self.wire.tail();
+        let start = tail.len();
+        let framing = encode::response(tail, &head, end_stream, context);
+        self.tally.sent(&tail[start..]);
         self.close |= matches!(framing, Outgoing::UntilClose | Outgoing::Raw);
         self.sending = Sending::Body(framing);
         match end_stream {
@@ -286,6 +307,15 @@ impl ServerConnection {
         });
     }
 
+    /// Whether a final head that is sent now says `connection: close` of itself.
+    pub fn will_add_close(&self, head: &ResponseHead) -> bool {
+        let accepted = head.status == StatusCode::SWITCHING_PROTOCOLS
+            || (self.asked.connect && head.status.is_success());
+        !accepted
+            && (self.close || !self.body.is_done())
+            && !head.headers.contains(&names::CONNECTION)
+    }
+
     /// Makes this request the last: the response says `connection: close`.
     pub fn set_close(&mut self) {
         self.close = true;
@@ -332,6 +362,11 @@ impl ServerConnection {
                 return Poll::Ready(());
             }
         }
+    }
+
+    /// What the request and its response took of the connection so far.
+    pub fn byte_counts(&self) -> ByteCounts {
+        self.tally.counts(&self.wire)
     }
 
     /// Bytes that wait to be written.

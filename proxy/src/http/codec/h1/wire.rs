@@ -86,6 +86,16 @@ impl Wire {
         self.waiting + self.tail.len()
     }
 
+    /// Bytes that were read and used so far.
+    pub(super) fn consumed(&self) -> u64 {
+        self.io.bytes_read().saturating_sub(self.input.len() as u64)
+    }
+
+    /// Bytes that were written, or wait to be.
+    pub(super) fn queued(&self) -> u64 {
+        self.io.bytes_written() + self.waiting() as u64
+    }
+
     /// Where small things are written to.
     pub(super) fn tail(&mut self) -> &mut BytesMut {
         &mut self.tail

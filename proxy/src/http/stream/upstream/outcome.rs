@@ -9,8 +9,9 @@ use outrigger_stats::CounterId;
 use outrigger_types::{Protocol, ResetReason, ResponseFlag, ResponseHead, StatusCode, details};
 
 use super::{Attempt, Stream};
-use crate::http::codec::StreamError;
+use crate::http::codec::{ByteCounts, StreamError};
 use crate::http::conn_manager::local_reply;
+use crate::http::stream::complete::in_frames;
 use crate::http::stream::routing::note_cluster;
 use crate::http::stream::timers::Fired;
 use crate::router::request_stats::{Counted, RequestStats};
@@ -101,13 +102,32 @@ impl Stream {
         self.moved = true;
     }
 
+    /// Notes what the attempt took of its connection.
+    fn note_upstream_bytes(&mut self, active: &mut UpstreamStream) {
+        let info = &mut self.info.upstream;
+        let counts = active.stream().byte_counts().unwrap_or_else(|| ByteCounts {
+            wire_received: in_frames(info.header_bytes_received, info.body_bytes_received),
+            wire_sent: in_frames(info.header_bytes_sent, info.body_bytes_sent),
+            header_received: info.header_bytes_received,
+            header_sent: info.header_bytes_sent,
+        });
+        info.wire_bytes_received = counts.wire_received;
+        info.wire_bytes_sent = counts.wire_sent;
+        info.header_bytes_received = counts.header_received;
+        info.header_bytes_sent = counts.header_sent;
+    }
+
     /// Drops the attempt; one that is not complete is reset.
     pub(super) fn drop_attempt(&mut self) {
         let attempt = std::mem::take(&mut self.upstream.attempt);
         let complete = self.upstream.finished && self.upstream.end_sent;
-        let (Attempt::Active(mut active), false) = (attempt, complete) else {
+        let Attempt::Active(mut active) = attempt else {
             return;
         };
+        self.note_upstream_bytes(&mut active);
+        if complete {
+            return;
+        }
         if active.meta.protocol == Some(Protocol::Http2) {
             let stats = &active.meta.cluster().stats;
             stats.inc(ClusterStats::upstream_rq_tx_reset);
@@ -156,6 +176,7 @@ impl Stream {
         self.moved = true;
         let reason = error.reason;
         if let Attempt::Active(mut active) = std::mem::take(&mut self.upstream.attempt) {
+            self.note_upstream_bytes(&mut active);
             if began {
                 count_stream_reset(&active, reason);
             }
