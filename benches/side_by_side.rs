@@ -107,7 +107,8 @@ async fn measure_row(row: &Row, subjects: &[Subject], args: &Args) -> Measured {
     let start = |s: &Subject| {
         (
             s.name.clone(),
-            s.supports(row.config).then(|| Outcome::Ok(Vec::new())),
+            s.supports(row.config, row.variant)
+                .then(|| Outcome::Ok(Vec::new())),
         )
     };
     let mut outcomes: Vec<_> = subjects.iter().map(start).collect();

@@ -9,7 +9,7 @@ use crate::backend::{self, Backend};
 use crate::load::{Load, Pace};
 use crate::process::{cpu_time, own_cpu_time, rss};
 use crate::rows::{Kind, Row};
-use crate::subject::{Running, Subject};
+use crate::subject::{Running, Subject, Variant};
 
 /// Connections made at a time while memory is measured; the first of them pay what is paid once.
 const AT_A_TIME: usize = 20;
@@ -36,22 +36,19 @@ pub async fn once(row: &Row, subject: &Subject, args: &Args) -> Result<Sample, S
     let backend = backend::start(row.upstream, row.answer.clone())
         .await
         .map_err(|e| e.to_string())?;
-    let proxy = subject.start(row.config, backend.address)?;
+    let proxy = subject.start(row.config, row.variant, backend.address)?;
     match row.kind {
-        Kind::Cpu { streams } => cpu(row, &proxy, streams, args).await,
+        Kind::Cpu { streams } => cpu(row, &proxy, Pace::Closed { streams }, args).await,
+        Kind::NewConnections => cpu(row, &proxy, Pace::Reconnect, args).await,
         Kind::Latency { rate } => latency(row, &proxy, &backend, rate, args).await,
         Kind::IdleMemory => idle_memory(&proxy).await,
         Kind::ConnectionMemory => connection_memory(row, &proxy).await,
+        Kind::Configuration => configuration(row, subject, &backend, &proxy).await,
     }
 }
 
-async fn cpu(row: &Row, proxy: &Running, streams: usize, args: &Args) -> Result<Sample, String> {
-    let load = Load::start(
-        proxy.address,
-        &row.request,
-        row.connections,
-        Pace::Closed { streams },
-    );
+async fn cpu(row: &Row, proxy: &Running, pace: Pace, args: &Args) -> Result<Sample, String> {
+    let load = Load::start(proxy.address, &row.request, row.connections, pace);
     sleep(args.warm_up).await;
     let window = Window::open(proxy, &load);
     sleep(args.window).await;
@@ -144,6 +141,30 @@ async fn idle_memory(proxy: &Running) -> Result<Sample, String> {
     let megabytes = rss(proxy.pid()) as f64 / 1e6;
     Ok(Sample {
         figures: vec![megabytes],
+        ..Sample::default()
+    })
+}
+
+/// The memory of the large configuration, its growth over that of one cluster, and the time to load it.
+async fn configuration(
+    row: &Row,
+    subject: &Subject,
+    backend: &Backend,
+    large: &Running,
+) -> Result<Sample, String> {
+    let Variant::Repeated(clusters) = row.variant else {
+        return Err("the row does not say how large".to_owned());
+    };
+    let small = subject.start(row.config, Variant::Repeated(1), backend.address)?;
+    sleep(SETTLE).await;
+    let [large_rss, small_rss] = [large, &small].map(|proxy| rss(proxy.pid()));
+    let grown = large_rss.saturating_sub(small_rss) as f64;
+    Ok(Sample {
+        figures: vec![
+            large_rss as f64 / 1e6,
+            grown / 1e3 / clusters as f64,
+            large.load_time.as_secs_f64() * 1e3,
+        ],
         ..Sample::default()
     })
 }

@@ -3,6 +3,7 @@
 use crate::backend::{Answer, Protocol};
 use crate::http2::grpc_message;
 use crate::load::Request;
+use crate::subject::Variant;
 
 /// A measure: a configuration, traffic, and the figures taken from it.
 #[derive(Debug, Clone)]
@@ -15,6 +16,8 @@ pub struct Row {
     pub figures: &'static [&'static str],
     /// The configuration: the stem of a file in `config`.
     pub config: &'static str,
+    /// What is changed in it.
+    pub variant: Variant,
     /// How it is measured.
     pub kind: Kind,
     /// What the client sends.
@@ -35,6 +38,8 @@ pub enum Kind {
         /// Requests in flight on a connection.
         streams: usize,
     },
+    /// CPU per request with a connection for each, over so many at a time as the row has connections.
+    NewConnections,
     /// Latency added at a fixed rate.
     Latency {
         /// Requests a second, over all connections.
@@ -44,6 +49,8 @@ pub enum Kind {
     IdleMemory,
     /// Memory that each idle connection adds, after it carried one request.
     ConnectionMemory,
+    /// Memory and time that a large configuration takes; the row's variant says how large.
+    Configuration,
 }
 
 const CPU: &[&str] = &["CPU µs per request"];
@@ -63,6 +70,7 @@ fn grpc_unary() -> Row {
         title: "gRPC unary, 10 connections x 10 streams",
         figures: CPU,
         config: "grpc",
+        variant: Variant::AsWritten,
         kind: Kind::Cpu { streams: 10 },
         request: grpc("/bench.Bench/Unary", grpc_message(64).len()),
         connections: 10,
@@ -77,6 +85,7 @@ fn http1() -> Row {
         title: "HTTP/1.1, 128 B, 50 connections",
         figures: CPU,
         config: "http1",
+        variant: Variant::AsWritten,
         kind: Kind::Cpu { streams: 1 },
         request: get(Protocol::Http1, 128),
         connections: 50,
@@ -101,6 +110,19 @@ fn of_grpc() -> Vec<Row> {
             ..grpc_unary()
         },
         Row {
+            name: "grpc_one_at_a_time",
+            title: "gRPC unary, one at a time",
+            kind: Kind::Cpu { streams: 1 },
+            connections: 1,
+            ..grpc_unary()
+        },
+        Row {
+            name: "grpc_access_log",
+            title: "gRPC unary, 10 connections x 10 streams, with an access log",
+            variant: Variant::AccessLog,
+            ..grpc_unary()
+        },
+        Row {
             name: "grpc_stream",
             title: "gRPC stream of 1,000 x 64 B messages",
             figures: &["CPU µs per stream"],
@@ -115,6 +137,13 @@ fn of_grpc() -> Vec<Row> {
 fn of_http() -> Vec<Row> {
     vec![
         http1(),
+        Row {
+            name: "http1_new_connections",
+            title: "New HTTP/1.1 connection and one request, 10 at a time",
+            kind: Kind::NewConnections,
+            connections: 10,
+            ..http1()
+        },
         Row {
             name: "mixed_http1_to_http2",
             title: "HTTP/1.1 to HTTP/2, 128 B, 50 connections",
@@ -170,6 +199,15 @@ fn of_time_and_memory() -> Vec<Row> {
             figures: PER_CONNECTION,
             kind: Kind::ConnectionMemory,
             connections: 1_000,
+            ..grpc_unary()
+        },
+        Row {
+            name: "configuration",
+            title: "5,000 clusters of 4 endpoints, 5,000 virtual hosts",
+            figures: &["MB", "KB per cluster", "ms to listen"],
+            config: "clusters",
+            variant: Variant::Repeated(5_000),
+            kind: Kind::Configuration,
             ..grpc_unary()
         },
     ]

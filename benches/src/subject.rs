@@ -13,7 +13,7 @@ use crate::process::{SUBJECT_CORE, cores};
 /// The ports as they stand in the configuration files: listener, backend, admin.
 const PORTS_IN_FILES: [&str; 3] = ["18080", "18081", "18082"];
 /// A proxy that does not listen by then has failed.
-const START_LIMIT: Duration = Duration::from_secs(15);
+const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// How a subject is configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,38 @@ pub enum Shape {
     HaProxy,
     /// nginx.
     Nginx,
+}
+
+/// What a row changes in its configuration file, beside the ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Variant {
+    /// Nothing.
+    AsWritten,
+    /// Lines marked `#log ` are in force.
+    AccessLog,
+    /// What stands between `#each` and `#end` is there so many times, with `NNN` as its number.
+    Repeated(usize),
+}
+
+impl Variant {
+    fn apply(self, text: &str) -> String {
+        match self {
+            Self::AsWritten => text.to_owned(),
+            Self::AccessLog => text.replace("#log ", ""),
+            Self::Repeated(times) => repeated(text, times),
+        }
+    }
+}
+
+fn repeated(text: &str, times: usize) -> String {
+    let mut parts = text.split("#each\n");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (each, rest) = part.split_once("#end\n").unwrap_or((part, ""));
+        out.extend((0..times).map(|n| each.replace("NNN", &n.to_string())));
+        out.push_str(rest);
+    }
+    out
 }
 
 /// A proxy to be measured.
@@ -187,13 +219,19 @@ impl Subject {
         }
     }
 
-    /// Whether there is a configuration of this subject for a row.
-    pub fn supports(&self, config: &str) -> bool {
-        self.config_file(config).exists()
+    /// Whether there is a configuration of this subject for a row. Variants are Envoy's alone.
+    pub fn supports(&self, config: &str, variant: Variant) -> bool {
+        let written = variant == Variant::AsWritten || self.shape == Shape::Envoy;
+        written && self.config_file(config).exists()
     }
 
     /// Starts the proxy with one worker on its core, and waits until it listens.
-    pub fn start(&self, config: &str, backend: SocketAddr) -> Result<Running, String> {
+    pub fn start(
+        &self,
+        config: &str,
+        variant: Variant,
+        backend: SocketAddr,
+    ) -> Result<Running, String> {
         let [listener, admin] = free_ports().map_err(|e| e.to_string())?;
         let dir = scratch_dir().map_err(|e| e.to_string())?;
         let text = fs::read_to_string(self.config_file(config)).map_err(|e| e.to_string())?;
@@ -201,19 +239,24 @@ impl Subject {
         let text = PORTS_IN_FILES
             .iter()
             .zip(ports)
-            .fold(text, |t, (from, to)| t.replace(from, &to.to_string()));
+            .fold(variant.apply(&text), |t, (from, to)| {
+                t.replace(from, &to.to_string())
+            });
         let file = dir.join("config.yaml");
         fs::write(&file, text).map_err(|e| e.to_string())?;
+        let begun = Instant::now();
         let child = self
             .command(&file, &dir)
             .and_then(|mut c| c.spawn())
             .map_err(|e| format!("cannot be run: {e}"))?;
         let mut running = Running {
             child,
+            load_time: Duration::ZERO,
             dir,
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, listener)),
         };
         running.wait_until_it_listens()?;
+        running.load_time = begun.elapsed();
         Ok(running)
     }
 
@@ -278,6 +321,8 @@ pub struct Running {
     dir: PathBuf,
     /// Where it listens.
     pub address: SocketAddr,
+    /// From the start of the process until it listened.
+    pub load_time: Duration,
 }
 
 impl Running {
@@ -295,7 +340,7 @@ impl Running {
             if TcpStream::connect(self.address).is_ok() {
                 return Ok(());
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(5));
         }
         Err(format!(
             "does not listen after {START_LIMIT:?}: {}",
@@ -340,6 +385,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn variants_change_what_is_marked() {
+        let text = "a\n#each\n- cNNN\n#end\nb\n#log log: x\n";
+        assert_eq!(
+            Variant::Repeated(2).apply(text),
+            "a\n- c0\n- c1\nb\n#log log: x\n"
+        );
+        assert!(Variant::AccessLog.apply(text).ends_with("\nlog: x\n"));
+    }
+
+    #[test]
     fn ports_differ() {
         let [a, b, c] = free_ports().unwrap();
         assert!(a != b && b != c && a != c);
@@ -353,7 +408,11 @@ mod tests {
             shape: Shape::Envoy,
         };
         let error = subject
-            .start("grpc", SocketAddr::from((Ipv4Addr::LOCALHOST, 9)))
+            .start(
+                "grpc",
+                Variant::AsWritten,
+                SocketAddr::from((Ipv4Addr::LOCALHOST, 9)),
+            )
             .unwrap_err();
         assert!(error.contains("ended with"), "{error}");
     }

@@ -57,6 +57,18 @@ fn every_row_is_answered_right_in_a_closed_loop() {
 }
 
 #[test]
+fn a_connection_for_each_request_is_made_again_and_again() {
+    run(async {
+        let row = rows().into_iter().find(|r| r.name == "http1").unwrap();
+        let backend = backend::start(row.upstream, row.answer.clone())
+            .await
+            .unwrap();
+        let load = Load::start(backend.address, &row.request, 3, Pace::Reconnect);
+        assert_eq!(until_done(&load, 40).await, 0);
+    });
+}
+
+#[test]
 fn an_open_loop_keeps_its_rate() {
     run(async {
         let row = rows().remove(0);

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use super::{Clock, Counts, Request};
 
-/// Runs the connection until it is lost. Of the pace, only how many requests are sent matters.
+/// Runs the connection until it is lost, or has done its one request and another is to follow. Of the pace, only how many requests are sent matters.
 pub(super) async fn run(
     mut socket: TcpStream,
     request: &Request,
@@ -24,7 +24,11 @@ pub(super) async fn run(
     let mut input = Vec::with_capacity(16 * 1024);
     loop {
         let Some(intended) = clock.due(0) else {
-            return idle(socket).await;
+            return if clock.reconnects() {
+                Ok(())
+            } else {
+                idle(socket).await
+            };
         };
         exchange(
             &mut socket,

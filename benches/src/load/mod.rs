@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use tokio::net::TcpSocket;
 use tokio::task::{JoinHandle, spawn_local};
 
 use crate::backend::Protocol;
@@ -42,6 +43,8 @@ pub enum Pace {
         /// Between two requests of one connection.
         every: Duration,
     },
+    /// One request on each connection, the next on a new one.
+    Reconnect,
     /// One request on each connection, then nothing: the connection stays open and idle.
     Once,
 }
@@ -81,7 +84,7 @@ pub struct Load {
 
 impl Load {
     /// Opens the connections and begins, on the current `LocalSet`. A connection that is lost counts as
-    /// a failure and is not opened again.
+    /// a failure and is not opened again; with [`Pace::Reconnect`] one that has done its request is.
     pub fn start(target: SocketAddr, request: &Request, connections: usize, pace: Pace) -> Self {
         let counts = Rc::new(Counts::default());
         let request = Rc::new(request.clone());
@@ -89,10 +92,16 @@ impl Load {
         let tasks = (0..connections)
             .map(|index| {
                 let (counts, request) = (Rc::clone(&counts), Rc::clone(&request));
-                let clock = Clock::new(pace, begin, index, connections);
                 spawn_local(async move {
-                    if connect(target, &request, clock, &counts).await.is_err() {
-                        counts.failed.set(counts.failed.get() + 1);
+                    loop {
+                        let clock = Clock::new(pace, begin, index, connections);
+                        let ended = connect(target, index, &request, clock, &counts).await;
+                        if ended.is_err() {
+                            counts.failed.set(counts.failed.get() + 1);
+                        }
+                        if ended.is_err() || !matches!(pace, Pace::Reconnect) {
+                            return;
+                        }
                     }
                 })
             })
@@ -109,11 +118,18 @@ impl Drop for Load {
 
 async fn connect(
     target: SocketAddr,
+    index: usize,
     request: &Request,
     clock: Clock,
     counts: &Counts,
 ) -> io::Result<()> {
-    let socket = tokio::net::TcpStream::connect(target).await?;
+    let socket = TcpSocket::new_v4()?;
+    if clock.reconnects() {
+        // An address for each, or the ports run out while closed connections linger.
+        let host = 2 + u8::try_from(index % 250).unwrap_or_default();
+        socket.bind(SocketAddr::from(([127, 0, 0, host], 0)))?;
+    }
+    let socket = socket.connect(target).await?;
     match request.protocol {
         Protocol::Http1 => http1::run(socket, request, clock, counts).await,
         Protocol::Http2 => http2::run(socket, request, clock, counts).await,
@@ -131,7 +147,7 @@ impl Clock {
     fn new(pace: Pace, begin: Instant, index: usize, connections: usize) -> Self {
         let offset = match pace {
             Pace::Open { every } => every * index as u32 / connections as u32,
-            Pace::Closed { .. } | Pace::Once => Duration::ZERO,
+            Pace::Closed { .. } | Pace::Reconnect | Pace::Once => Duration::ZERO,
         };
         Self {
             pace,
@@ -144,11 +160,11 @@ impl Clock {
     fn due(&mut self, in_flight: usize) -> Option<Instant> {
         match self.pace {
             Pace::Closed { streams } => (in_flight < streams).then(Instant::now),
-            Pace::Once if self.sent == 0 => {
+            Pace::Reconnect | Pace::Once if self.sent == 0 => {
                 self.sent = 1;
                 Some(Instant::now())
             }
-            Pace::Once => None,
+            Pace::Reconnect | Pace::Once => None,
             Pace::Open { every } => {
                 let intended = self.next;
                 (intended <= Instant::now()).then(|| {
@@ -157,6 +173,11 @@ impl Clock {
                 })
             }
         }
+    }
+
+    /// Whether a connection ends with its request.
+    fn reconnects(&self) -> bool {
+        matches!(self.pace, Pace::Reconnect)
     }
 
     /// Whether a request may come due without anything arriving: the connection then polls without rest,
