@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use integration_tests::ads::{Ads, Resource};
 use integration_tests::proxy::Proxy;
-use integration_tests::upstream::{Script, Upstream};
+use integration_tests::upstream::{Protocol, Script, Upstream};
 use integration_tests::{peers, ports};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::{Value, json};
@@ -32,10 +32,13 @@ fn main() -> ExitCode {
     let trials = vec![
         trial("a_storm_of_routes_tears_no_request", route_storm),
         trial("a_burst_of_connections_outlives_listener_updates", || {
-            churn(120, |mesh, n| mesh.push_listener(n))
+            churn(Protocol::H1, 120, Mesh::push_listener)
         }),
         trial("clusters_that_change_lose_no_request", || {
-            churn(60, Mesh::push_clusters)
+            churn(Protocol::H1, 60, Mesh::push_clusters)
+        }),
+        trial("clusters_of_http2_that_change_lose_no_request", || {
+            churn(Protocol::H2, 60, Mesh::push_clusters)
         }),
         trial("one_changed_host_of_many_keeps_the_pools", many_hosts),
     ];
@@ -63,15 +66,20 @@ struct Mesh {
     upstreams: [Upstream; 2],
     ports: [u16; 2],
     listener: u16,
+    protocol: Protocol,
     _dir: TempDir,
 }
 
 impl Mesh {
-    async fn start(workers: &str) -> Result<Self, String> {
+    async fn start(workers: &str, protocol: Protocol) -> Result<Self, String> {
         let ports = [ports::free(), ports::free()];
         let (admin, control, listener) = (ports::free(), ports::free(), ports::free());
         let server = |name, port| async move {
-            let started = Upstream::start(name, &Script::default(), port).await;
+            let script = Script {
+                protocol,
+                ..Script::default()
+            };
+            let started = Upstream::start(name, &script, port).await;
             started.map_err(|e| e.to_string())
         };
         let upstreams = [server("a", ports[0]).await?, server("b", ports[1]).await?];
@@ -84,6 +92,7 @@ impl Mesh {
             upstreams,
             ports,
             listener,
+            protocol,
             _dir: dir,
         };
         mesh.configure().await?;
@@ -148,9 +157,14 @@ impl Mesh {
     }
 
     fn push_clusters(&self, n: usize) -> Result<String, String> {
+        let options = match self.protocol {
+            Protocol::H2 => http2_options(),
+            _ => json!({}),
+        };
         let cluster = |name: &str, port: u16| {
             json!({"name": name, "type": "STATIC",
                 "connect_timeout": format!("{}s", 2 + n % 7),
+                "typed_extension_protocol_options": options,
                 "load_assignment": {"cluster_name": name,
                     "endpoints": [{"lb_endpoints": [endpoint(port)]}]}})
         };
@@ -185,11 +199,14 @@ fn endpoint(port: u16) -> Value {
     json!({"endpoint": {"address": address(port)}})
 }
 
+fn http2_options() -> Value {
+    json!({"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {"http2_protocol_options": {}}}})
+}
+
 fn launch(dir: &Path, admin: u16, control: u16, workers: &str) -> Result<Proxy, String> {
     let source = json!({"ads": {}, "resource_api_version": "V3"});
-    let options = json!({"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-        "explicit_http_config": {"http2_protocol_options": {}}}});
     let bootstrap = json!({
         "node": {"id": "load", "cluster": "load"},
         "admin": {"address": address(admin)},
@@ -197,7 +214,7 @@ fn launch(dir: &Path, admin: u16, control: u16, workers: &str) -> Result<Proxy, 
             "api_type": "DELTA_GRPC", "transport_api_version": "V3",
             "grpc_services": [{"envoy_grpc": {"cluster_name": "xds"}}]}},
         "static_resources": {"clusters": [{"name": "xds", "type": "STATIC",
-            "typed_extension_protocol_options": options,
+            "typed_extension_protocol_options": http2_options(),
             "load_assignment": {"cluster_name": "xds",
                 "endpoints": [{"lb_endpoints": [endpoint(control)]}]}}]}});
     let file = dir.join("bootstrap.json");
@@ -271,7 +288,7 @@ async fn finish(
 }
 
 async fn route_storm() -> Result<(), String> {
-    let mesh = Mesh::start("2").await?;
+    let mesh = Mesh::start("2", Protocol::H1).await?;
     let stop = Arc::new(AtomicBool::new(false));
     let clients = clients(mesh.listener, &stop);
     // A spread storm first, that requests run beside, then a burst that leaves them no time.
@@ -306,10 +323,11 @@ async fn route_storm() -> Result<(), String> {
 
 /// Pushes `updates` of one kind beside a burst of new connections, none of which may fail.
 async fn churn(
+    protocol: Protocol,
     updates: usize,
     push: impl Fn(&Mesh, usize) -> Result<String, String>,
 ) -> Result<(), String> {
-    let mesh = Mesh::start("2").await?;
+    let mesh = Mesh::start("2", protocol).await?;
     let stop = Arc::new(AtomicBool::new(false));
     let clients = clients(mesh.listener, &stop);
     let mut last = String::new();
@@ -322,7 +340,7 @@ async fn churn(
 }
 
 async fn many_hosts() -> Result<(), String> {
-    let mesh = Mesh::start("1").await?;
+    let mesh = Mesh::start("1", Protocol::H1).await?;
     let source = json!({"ads": {}, "resource_api_version": "V3"});
     let cluster = json!({"name": "a", "type": "EDS", "eds_cluster_config": {"eds_config": source}});
     mesh.push("cluster", 1, &[cluster])?;

@@ -123,17 +123,7 @@ async fn drive_h2(
             );
         }
     };
-    {
-        let mut inner = pool.inner.lock();
-        inner.connecting -= 1;
-        if !inner.draining {
-            inner.open.push(OpenH2 {
-                handle,
-                meta: meta.clone(),
-            });
-        }
-    }
-    pool.serve_pending();
+    pool.offer_h2(handle, &meta);
     let mut limits = Limits::new(&cluster.info, &meta);
     let mut counted = Counted::default();
     loop {
@@ -220,6 +210,24 @@ impl Pool {
             .open
             .iter()
             .any(|c| Arc::ptr_eq(&c.meta, meta))
+    }
+
+    /// Gives a new HTTP/2 connection to those who wait. A pool that drains keeps it for nobody
+    /// else.
+    fn offer_h2(self: &Arc<Self>, handle: h2::ClientHandle, meta: &Arc<ConnectionMeta>) {
+        let draining = {
+            let mut inner = self.inner.lock();
+            inner.connecting -= 1;
+            inner.open.push(OpenH2 {
+                handle,
+                meta: meta.clone(),
+            });
+            inner.draining
+        };
+        self.serve_pending();
+        if draining {
+            self.stop_using(meta);
+        }
     }
 
     /// Takes an HTTP/2 connection out of use. With its last handle gone the

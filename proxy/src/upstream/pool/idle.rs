@@ -65,11 +65,11 @@ impl Pool {
         self.serve_pending();
     }
 
-    /// Keeps a connection without a request, unless the pool drains.
+    /// Keeps a connection without a request, unless the pool drains and nobody waits for it.
     pub(super) fn store_idle(self: &Arc<Self>, h1: PooledH1) {
         let start_sweeper = {
             let mut inner = self.inner.lock();
-            if inner.draining {
+            if inner.draining && inner.pending.is_empty() {
                 h1.meta.note_close(false);
                 return;
             }

@@ -191,7 +191,7 @@ impl Pool {
     }
 
     /// Closes what is idle and gives nothing back any more; streams under way
-    /// end in their own time.
+    /// end in their own time, and who waits still gets a connection.
     pub fn drain(&self) {
         let (idle, open) = {
             let mut inner = self.inner.lock();
