@@ -55,6 +55,9 @@ pub struct Request {
     pub settings: Vec<(u16, u32)>,
     /// HTTP/2: grant no window on a new connection.
     pub hold_windows: bool,
+    /// HTTP/1 and bytes: how long nothing is read of the answer. Of bytes only the first line
+    /// is kept then.
+    pub unread: Option<Span>,
     /// How long to wait for the end of the answer, ten seconds when unset.
     pub give_up: Option<Span>,
     /// How long to watch the connection afterwards, 40 ms when unset.
@@ -214,7 +217,10 @@ async fn exchange_h1(mut conn: H1, request: &Request) -> (Answer, Option<H1>) {
     let exchange = Exchange::new();
     let give_up = request.give_up.map_or(GIVE_UP, |s| s.0);
     let both = async {
-        let receiving = receive_h1(&mut conn.reader, &exchange, request.method());
+        let receiving = async {
+            request.leave_unread().await;
+            receive_h1(&mut conn.reader, &exchange, request.method()).await;
+        };
         let sending = write_h1(&mut conn.writer, &exchange, request);
         tokio::pin!(receiving, sending);
         let sent = tokio::select! {
@@ -371,6 +377,7 @@ async fn send_raw(request: &Request, port: u16) -> io::Result<Answer> {
     let give_up = request.give_up.map_or(Duration::from_millis(300), |s| s.0);
     let steps = request.steps.clone().unwrap_or_default();
     let receiving = async {
+        request.leave_unread().await;
         loop {
             match conn.reader.fill().await {
                 Ok(true) => {}
@@ -378,7 +385,7 @@ async fn send_raw(request: &Request, port: u16) -> io::Result<Answer> {
                 Err(e) => return h1::describe(&e),
             }
             let bytes = conn.reader.take();
-            exchange.update(|seen| seen.body.extend(bytes));
+            exchange.update(|seen| request.keep(&mut seen.body, bytes));
         }
     };
     let mut out = Out::H1 {
@@ -414,6 +421,25 @@ impl Request {
         self.method
             .as_deref()
             .unwrap_or(if sends { "POST" } else { "GET" })
+    }
+
+    /// Keeps what was read, of an answer that was left unread only the first line: how much
+    /// of it is on the way is a matter of socket buffers.
+    fn keep(&self, body: &mut Vec<u8>, bytes: Vec<u8>) {
+        if self.unread.is_some() && !body.is_empty() {
+            return;
+        }
+        body.extend(bytes);
+        if self.unread.is_some() {
+            let line = body.iter().position(|b| *b == b'\r');
+            body.truncate(line.unwrap_or(body.len()));
+        }
+    }
+
+    async fn leave_unread(&self) {
+        if let Some(unread) = self.unread {
+            tokio::time::sleep(unread.0).await;
+        }
     }
 
     /// Whether the request is sent in one piece: no steps, a small body.

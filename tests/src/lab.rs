@@ -3,7 +3,9 @@
 //! Everything that waits here waits on a child process, on the thread of one test.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,7 +17,7 @@ use crate::proxy::Proxy;
 use crate::upstream::{Protocol, Script};
 use crate::{peers, ports};
 
-/// A running proxy with one listener and one route, without a timeout, to one cluster.
+/// A running proxy with one listener.
 pub struct Lab {
     /// The port that clients connect to.
     pub listener: u16,
@@ -25,8 +27,20 @@ pub struct Lab {
     dir: TempDir,
 }
 
+/// What the proxy of a lab is started with.
+#[derive(Debug, Default)]
+pub struct Setup {
+    /// The bootstrap.
+    pub config: Config,
+    /// The servers behind it: name of the cluster, protocol and port.
+    pub upstreams: Vec<(String, Protocol, u16)>,
+    /// Most descriptors that the process may have open.
+    pub open_files: Option<u32>,
+}
+
 impl Lab {
-    /// Starts the proxy under test in front of the server on `upstream`.
+    /// Starts the proxy under test in front of the server on `upstream`, with one route,
+    /// without a timeout.
     ///
     /// # Errors
     /// When it cannot be had or does not become ready.
@@ -36,21 +50,42 @@ impl Lab {
             hcm: json!({"upgrade_configs": [{"upgrade_type": "websocket"}]}),
             ..Config::default()
         };
-        let script = Script {
+        let upstreams = vec![("a".to_owned(), protocol, upstream)];
+        Self::with(Setup {
+            config,
+            upstreams,
+            open_files: None,
+        })
+        .await
+    }
+
+    /// Starts the proxy under test.
+    ///
+    /// # Errors
+    /// When it cannot be had or does not become ready.
+    pub async fn with(setup: Setup) -> Result<Self, String> {
+        let script = |protocol| Script {
             protocol,
             ..Script::default()
         };
-        let bootstrap = config.bootstrap(&BTreeMap::from([("a".to_owned(), script)]))?;
+        let named = setup.upstreams.iter();
+        let scripts: BTreeMap<String, Script> = named
+            .map(|(name, protocol, _)| (name.clone(), script(*protocol)))
+            .collect();
+        let bootstrap = setup.config.bootstrap(&scripts)?;
         let (listener, admin) = (ports::free(), ports::free());
         let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
-        let log = dir.path().join("access.log");
-        let values = [
-            ("listener.a", listener.to_string()),
-            ("admin", admin.to_string()),
-            ("upstream.a", upstream.to_string()),
-            ("log", log.to_string_lossy().into_owned()),
-        ];
-        let values = values.map(|(name, value)| (name.to_owned(), value)).into();
+        let mut values = BTreeMap::from([
+            ("listener.a".to_owned(), listener.to_string()),
+            ("admin".to_owned(), admin.to_string()),
+            (
+                "log".to_owned(),
+                access_log(dir.path()).to_string_lossy().into_owned(),
+            ),
+        ]);
+        for (name, _, port) in &setup.upstreams {
+            values.insert(format!("upstream.{name}"), port.to_string());
+        }
         let file = dir.path().join("bootstrap.yaml");
         let text = template::fill(&bootstrap.to_string(), &values);
         std::fs::write(&file, text).map_err(|e| e.to_string())?;
@@ -60,9 +95,15 @@ impl Lab {
             "2",
             "-l",
             "warning",
+            "--file-flush-interval-msec",
+            "20",
         ];
         let args = args.map(str::to_owned);
         let binary = peers::subject()?;
+        let binary = match setup.open_files {
+            Some(limit) => limited(&binary, limit, dir.path())?,
+            None => binary,
+        };
         let proxy = Proxy::start(&binary, &file, admin, &args, dir.path()).await?;
         Ok(Self {
             listener,
@@ -83,6 +124,74 @@ impl Lab {
     pub fn dir(&self) -> PathBuf {
         self.dir.path().to_path_buf()
     }
+
+    /// The lines of the access log so far.
+    #[must_use]
+    pub fn access_log(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(access_log(self.dir.path())).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Counters and gauges by name.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub async fn stats(&self) -> Result<BTreeMap<String, u64>, String> {
+        let stats = self.proxy.stats().await.map_err(|e| e.to_string())?;
+        Ok(stats.into_iter().collect())
+    }
+
+    /// Resident memory of the process, bytes.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn resident(&self) -> Result<u64, String> {
+        const PAGE: u64 = 4096;
+        let pages = self.proc("statm", 1)?;
+        Ok(pages * PAGE)
+    }
+
+    /// Processor time that the process has used, in ticks of a hundredth of a second.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn cpu_ticks(&self) -> Result<u64, String> {
+        Ok(self.proc("stat", 13)? + self.proc("stat", 14)?)
+    }
+
+    /// A number of a file of `/proc/PID`.
+    fn proc(&self, file: &str, field: usize) -> Result<u64, String> {
+        let path = format!("/proc/{}/{file}", self.proxy.pid());
+        let text = std::fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"))?;
+        let value = text
+            .split(' ')
+            .nth(field)
+            .and_then(|v| v.trim().parse().ok());
+        value.ok_or_else(|| format!("{path}: no field {field}"))
+    }
+
+    /// How the process ended, if it did.
+    pub fn ended(&mut self) -> Option<String> {
+        let status = self.proxy.ended()?;
+        Some(format!("{status}\n{}", self.proxy.log_tail()))
+    }
+}
+
+fn access_log(dir: &Path) -> PathBuf {
+    dir.join("access.log")
+}
+
+/// A program that becomes `binary` with a limit of descriptors.
+fn limited(binary: &Path, open_files: u32, dir: &Path) -> Result<PathBuf, String> {
+    let file = dir.join("limited");
+    let text = format!(
+        "#!/bin/sh\nulimit -n {open_files}\nexec '{}' \"$@\"\n",
+        binary.display()
+    );
+    std::fs::write(&file, text)
+        .and_then(|()| std::fs::set_permissions(&file, Permissions::from_mode(0o755)))
+        .map_err(|e| e.to_string())?;
+    Ok(file)
 }
 
 /// A server as a child process; dropping it kills it.

@@ -44,7 +44,7 @@ pub struct Script {
     pub replies: Vec<Reply>,
     /// HTTP/2 SETTINGS by number.
     pub settings: Vec<(u16, u32)>,
-    /// HTTP/2: grant no window for what is received.
+    /// Take no body: HTTP/2 grants no window, HTTP/1 reads nothing after the head.
     pub hold_windows: bool,
 }
 
@@ -217,9 +217,12 @@ impl Shared {
                 chunked: false,
             };
             let script = steps::run(&steps, &mut out, &exchange);
-            let after = tokio::select! {
-                after = script => after?,
-                never = receive(&mut reader, framing, &exchange) => match never {},
+            let after = match self.script.hold_windows {
+                true => script.await?,
+                false => tokio::select! {
+                    after = script => after?,
+                    never = receive(&mut reader, framing, &exchange) => match never {},
+                },
             };
             if after != After::Keep || closes || !exchange.seen().ended {
                 break;

@@ -6,6 +6,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use outrigger_config::ir::ListenerConfig;
 use outrigger_types::Address;
@@ -18,6 +20,8 @@ pub struct ListenerSockets {
     /// By worker, then by address; empty once closed.
     workers: Mutex<Vec<Vec<ListenSocket>>>,
     bound: Vec<Address>,
+    /// Connections that were accepted here and live, on all workers.
+    pub(super) connections: Arc<AtomicU64>,
 }
 
 /// One bound socket.
@@ -38,6 +42,7 @@ impl ListenerSockets {
         let mut sockets = Self {
             workers: Mutex::new((0..workers).map(|_| Vec::new()).collect()),
             bound: Vec::new(),
+            connections: Arc::default(),
         };
         if !config.bind_to_port {
             sockets.bound.clone_from(&config.addresses);

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use filter_api::Services as _;
 use outrigger_config::ir::{FilterChainConfig, NetworkTerminal};
 use outrigger_stats::Slab;
 use outrigger_types::{Address, ConnectionInfo};
@@ -42,6 +43,11 @@ struct Shared {
     worker_stats: Slab<WorkerListenerStats>,
     state: RwLock<Arc<State>>,
     max_connections: Option<u64>,
+    worker: Arc<Worker>,
+    /// Connections of the listener on all workers.
+    connections: Arc<AtomicU64>,
+    /// The key of runtime that limits the connections of this listener.
+    limit_key: Box<str>,
     /// None where the connections are no traffic: those of the admin endpoint.
     traffic: Option<Slab<DiscoveredFilterStats>>,
     /// Ends the accept loops.
@@ -82,6 +88,9 @@ impl WorkerListener {
                 .slab::<WorkerListenerStats>(),
             state: RwLock::new(Arc::new(State::new(worker, spec, None, &idle))),
             max_connections: worker.max_connections,
+            worker: worker.clone(),
+            connections: sockets.connections.clone(),
+            limit_key: limit_key(&spec.config.name),
             traffic: (!worker.is_main()).then(|| scope.slab()),
             stop: CancellationToken::new(),
             idle,
@@ -342,11 +351,21 @@ async fn accept_failed(error: &io::Error) {
 }
 
 impl Shared {
-    /// Whether the process has as many connections as it may.
+    /// Whether the process has as many connections as it may. What the overload manager
+    /// says comes before what runtime says.
     fn is_full(&self, state: &State) -> bool {
-        let ignored = state.spec.config.ignore_global_conn_limit;
-        let full = |limit| CONNECTIONS.load(Ordering::Relaxed) >= limit;
-        !ignored && self.max_connections.is_some_and(full)
+        if state.spec.config.ignore_global_conn_limit || self.traffic.is_none() {
+            return false;
+        }
+        let of_runtime = || self.worker.runtime().integer(PROCESS_LIMIT, u64::MAX);
+        let limit = self.max_connections.unwrap_or_else(of_runtime);
+        CONNECTIONS.load(Ordering::Relaxed) >= limit
+    }
+
+    /// Whether the listener has as many connections, on all workers, as runtime lets it.
+    fn is_listener_full(&self) -> bool {
+        let limit = self.worker.runtime().integer(&self.limit_key, u64::MAX);
+        self.connections.load(Ordering::Relaxed) >= limit
     }
 
     fn admit_tcp(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
@@ -364,6 +383,10 @@ impl Shared {
     fn admit(self: &Arc<Self>, state: &Arc<State>, io: Io, local: Address, remote: Address) {
         if self.is_full(state) {
             self.stats.inc(ListenerStats::downstream_global_cx_overflow);
+            return;
+        }
+        if self.is_listener_full() {
+            self.stats.inc(ListenerStats::downstream_cx_overflow);
             return;
         }
         let peer = Peer {
@@ -415,6 +438,14 @@ impl Shared {
     }
 }
 
+/// The key of runtime that limits the connections of the process, where the overload manager
+/// does not.
+const PROCESS_LIMIT: &str = "overload.global_downstream_max_connections";
+
+fn limit_key(listener: &str) -> Box<str> {
+    format!("envoy.resource_limits.listener.{listener}.connection_limit").into()
+}
+
 /// Downstream connections of the process, as
 /// `envoy.resource_monitors.global_downstream_max_connections` counts them.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
@@ -434,6 +465,7 @@ struct ConnectionGuard {
 impl ConnectionGuard {
     fn new(shared: &Arc<Shared>) -> Self {
         CONNECTIONS.fetch_add(u64::from(shared.traffic.is_some()), Ordering::Relaxed);
+        shared.connections.fetch_add(1, Ordering::Relaxed);
         shared.stats.gauge_inc(ListenerStats::downstream_cx_active);
         shared
             .worker_stats
@@ -451,8 +483,10 @@ impl Drop for ConnectionGuard {
         let Shared {
             stats,
             worker_stats,
+            connections,
             ..
         } = &*self.shared;
+        connections.fetch_sub(1, Ordering::Relaxed);
         stats.gauge_dec(ListenerStats::downstream_cx_active);
         worker_stats.gauge_dec(WorkerListenerStats::downstream_cx_active);
         stats.inc(ListenerStats::downstream_cx_destroy);

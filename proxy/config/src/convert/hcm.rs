@@ -43,7 +43,7 @@ pub(super) fn hcm(
         scheme_header_transformation,
         max_request_headers_kb,
         stream_idle_timeout,
-        stream_flush_timeout: _,
+        stream_flush_timeout,
         request_timeout,
         request_headers_timeout,
         drain_timeout,
@@ -114,6 +114,11 @@ pub(super) fn hcm(
         stream_idle_timeout: timeout_or(
             "stream_idle_timeout",
             stream_idle_timeout,
+            Some(defaults::STREAM_IDLE_TIMEOUT),
+        )?,
+        stream_flush_timeout: timeout_or(
+            "stream_flush_timeout",
+            stream_flush_timeout.or(stream_idle_timeout),
             Some(defaults::STREAM_IDLE_TIMEOUT),
         )?,
         request_timeout: timeout_or("request_timeout", request_timeout, None)?,

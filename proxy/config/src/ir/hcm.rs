@@ -47,6 +47,9 @@ pub struct HcmConfig {
     pub max_request_headers_kb: u32,
     /// Longest pause between bytes of a stream; none for any. Default 5 min.
     pub stream_idle_timeout: Option<Duration>,
+    /// Longest pause between bytes of a response that is whole and waits for a window; none
+    /// for any. Default that of `stream_idle_timeout`.
+    pub stream_flush_timeout: Option<Duration>,
     /// Longest time to receive a whole request; none for any.
     pub request_timeout: Option<Duration>,
     /// Longest time to receive a request's head; none for any.

@@ -79,6 +79,7 @@ fn of_an_hcm() {
 fn of_the_timeouts_of_an_hcm() {
     let config = hcm_of(json!({}));
     assert_eq!(config.stream_idle_timeout, seconds(300));
+    assert_eq!(config.stream_flush_timeout, seconds(300));
     assert_eq!(config.request_timeout, None);
     assert_eq!(config.request_headers_timeout, None);
     assert_eq!(config.drain_timeout, Duration::from_secs(5));

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use filter_api::LocalReply;
 use outrigger_config::ir::CodecType;
-use outrigger_types::{ConnectionInfo, Method, Protocol, RequestHead, ResponseFlag};
+use outrigger_types::{
+    ConnectionInfo, Method, Protocol, RequestHead, ResponseFlag, StatusCode, details,
+};
 use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 
@@ -30,15 +32,9 @@ pub async fn serve(hcm: Arc<Hcm>, mut io: Io, info: Arc<ConnectionInfo>, drain: 
     let protocol = match hcm.config.codec {
         CodecType::Http1 => Protocol::Http11,
         CodecType::Http2 => Protocol::Http2,
-        CodecType::Auto => match detect(&mut io, hcm.config.common_http.idle_timeout).await {
-            Ok(Some(protocol)) => protocol,
-            Ok(None) => return counted.end(true),
-            Err(timeout) => {
-                if timeout {
-                    hcm.stats.inc(HcmStats::downstream_cx_idle_timeout);
-                }
-                return counted.end(!timeout);
-            }
+        CodecType::Auto => match detect_in_time(&hcm, &mut io, &drain).await {
+            Ok(protocol) => protocol,
+            Err(ended) => return counted.end_of(ended),
         },
     };
     let counted = counted.speaks(protocol);
@@ -49,29 +45,44 @@ pub async fn serve(hcm: Arc<Hcm>, mut io: Io, info: Arc<ConnectionInfo>, drain: 
     counted.end_of(end);
 }
 
+/// Waits for the first bytes, as long as the timeouts of a connection and a drain let it.
+async fn detect_in_time(
+    hcm: &Hcm,
+    io: &mut Io,
+    drain: &CancellationToken,
+) -> Result<Protocol, Ended> {
+    let common = &hcm.config.common_http;
+    let now = Instant::now();
+    let life = common.max_connection_duration.map(|d| now + d);
+    let idle = common.idle_timeout.map(|d| now + d);
+    let why = tokio::select! {
+        biased;
+        found = detect(io) => return found.ok().flatten().ok_or(Ended::idle(true)),
+        () = sleep_until(idle) => HcmStats::downstream_cx_idle_timeout,
+        () = sleep_until(life) => HcmStats::downstream_cx_max_duration_reached,
+        () = drain.cancelled() => HcmStats::downstream_cx_drain_close,
+    };
+    hcm.stats.inc(why);
+    Err(Ended::idle(false))
+}
+
 /// Tells HTTP/2 from HTTP/1 by the first bytes, which stay to be read. None when
-/// the peer ended before it said anything; the error says whether time was up.
-async fn detect(io: &mut Io, idle: Option<Duration>) -> Result<Option<Protocol>, bool> {
+/// the peer ended before it said anything.
+async fn detect(io: &mut Io) -> io::Result<Option<Protocol>> {
     let mut seen = BytesMut::with_capacity(4096);
-    let read = async {
-        loop {
-            if io.read_buf(&mut seen).await? == 0 {
-                return io::Result::Ok(None);
-            }
-            let common = seen.len().min(PREFACE.len());
-            if seen[..common] != PREFACE[..common] {
-                return Ok(Some(Protocol::Http11));
-            }
-            if common == PREFACE.len() {
-                return Ok(Some(Protocol::Http2));
-            }
+    let found = loop {
+        if io.read_buf(&mut seen).await? == 0 {
+            // What is less than a preface is the beginning of a head.
+            break (!seen.is_empty()).then_some(Protocol::Http11);
+        }
+        let common = seen.len().min(PREFACE.len());
+        if seen[..common] != PREFACE[..common] {
+            break Some(Protocol::Http11);
+        }
+        if common == PREFACE.len() {
+            break Some(Protocol::Http2);
         }
     };
-    let found = match idle {
-        Some(idle) => tokio::time::timeout(idle, read).await.map_err(|_| true)?,
-        None => read.await,
-    };
-    let found = found.map_err(|_| false)?;
     io.rewind(seen.freeze());
     Ok(found)
 }
@@ -105,20 +116,30 @@ async fn serve_h1(
     drain: CancellationToken,
 ) -> Ended {
     let mut connection = Box::new(h1::ServerConnection::new(io, hcm.h1_options()));
-    let opened = Instant::now();
-    let max_requests = hcm.config.common_http.max_requests_per_connection;
+    let common = &hcm.config.common_http;
+    let max_requests = common.max_requests_per_connection;
+    let mut life = common.max_connection_duration.map(|d| Instant::now() + d);
     let mut served = 0;
     let mut leave_by = None;
     loop {
-        let next = match next_head(hcm, &mut connection, opened, leave_by, &drain).await {
+        let next = match next_head(hcm, &mut connection, &mut life, &mut leave_by, &drain).await {
             Next::Request(next) => next,
             Next::Refused(error) => {
                 return Ended::idle(answer_error(hcm, info, connection, error).await);
             }
-            Next::HeaderTimeout => {
-                return Ended::idle(answer_header_timeout(hcm, info, connection).await);
+            Next::Unfinished(limit) => {
+                return Ended::idle(answer_unfinished(hcm, info, connection, limit).await);
             }
-            Next::Gone => return Ended::idle(true),
+            Next::Gone { in_head } => {
+                if in_head {
+                    hcm.log_cut_head(info);
+                }
+                return Ended {
+                    by_peer: true,
+                    active: in_head,
+                    cut_here: false,
+                };
+            }
             Next::TimeUp => return Ended::idle(linger(hcm, &mut connection).await),
             Next::Drained => {
                 // The peer need not wait for its next request to see it.
@@ -150,15 +171,20 @@ async fn serve_h1(
             stream: ServerStream::H1(connection),
         };
         let mut stream = Box::new(Stream::new(hcm, info, incoming));
-        poll_fn(|cx| stream.poll(cx)).await;
+        if leave_by.is_some() {
+            life = None;
+        }
+        if exchange(hcm, &mut stream, life).await {
+            life = None;
+            leave_by = Some(Instant::now() + hcm.config.drain_timeout);
+        }
         let active = stream.was_cut_by_peer();
         let late = stream.closes_connection();
         let Some(over) = stream.into_downstream().into_h1() else {
             return Ended::default();
         };
         connection = over;
-        let lost = active || poll_fn(|cx| connection.poll_flush(cx)).await.is_err();
-        if lost {
+        if active {
             return Ended {
                 by_peer: true,
                 active,
@@ -168,57 +194,113 @@ async fn serve_h1(
         if late || !connection.is_between_requests() {
             return Ended::idle(linger(hcm, &mut connection).await);
         }
-        if connection.should_close() {
-            // Both sides have said all: there is nothing to wait for. A peer that
-            // is gone does not need the end of our side.
-            let _ = poll_fn(|cx| connection.poll_shutdown(cx)).await;
-            return Ended::default();
+        let closes = connection.should_close();
+        match write_out(hcm, &mut connection, closes).await {
+            Flushed::Done if closes => {
+                // Both sides have said all: there is nothing to wait for. A peer that
+                // is gone does not need the end of our side.
+                let _ = poll_fn(|cx| connection.poll_shutdown(cx)).await;
+                return Ended::default();
+            }
+            Flushed::Done => {}
+            Flushed::Lost => return Ended::idle(true),
+            Flushed::TimeUp => return Ended::idle(false),
         }
     }
+}
+
+/// Serves one request to its end. True if the connection grew too old meanwhile: then the
+/// answer, unless it had begun, asks the client to leave.
+async fn exchange(hcm: &Hcm, stream: &mut Stream, life: Option<Instant>) -> bool {
+    if let Some(life) = life {
+        tokio::select! {
+            biased;
+            () = poll_fn(|cx| stream.poll(cx)) => return false,
+            () = tokio::time::sleep_until(life.into()) => {}
+        }
+        hcm.stats.inc(HcmStats::downstream_cx_max_duration_reached);
+        stream.announce_close();
+    }
+    poll_fn(|cx| stream.poll(cx)).await;
+    life.is_some()
 }
 
 enum Next {
     Request(h1::NextRequest),
     Refused(h1::H1Error),
-    HeaderTimeout,
+    /// The head did not come to its end in time.
+    Unfinished(HeadLimit),
     /// The peer ended the connection.
-    Gone,
+    Gone {
+        /// In the middle of a head.
+        in_head: bool,
+    },
     /// It was idle, or open, for too long.
     TimeUp,
     /// It is asked to end.
     Drained,
 }
 
+/// What a head that has begun to come is held to. It makes the connection busy: neither
+/// its idle timeout nor its age nor a drain ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HeadLimit {
+    /// `request_headers_timeout`
+    Headers,
+    /// `request_timeout`
+    Request,
+    /// `stream_idle_timeout`
+    Idle,
+    /// `max_stream_duration`
+    Duration,
+}
+
+impl HeadLimit {
+    /// The limit that passes first for a head that begins now.
+    fn first(hcm: &Hcm) -> Option<(Instant, Self)> {
+        let config = &hcm.config;
+        let limits = [
+            (config.request_headers_timeout, Self::Headers),
+            (config.request_timeout, Self::Request),
+            (config.stream_idle_timeout, Self::Idle),
+            (config.common_http.max_stream_duration, Self::Duration),
+        ];
+        let set = limits
+            .into_iter()
+            .filter_map(|(d, limit)| Some((d?, limit)));
+        let (after, limit) = set.min_by_key(|(after, _)| *after)?;
+        Some((Instant::now() + after, limit))
+    }
+}
+
 /// Waits for the next request within the timeouts of the connection.
 async fn next_head(
     hcm: &Hcm,
     connection: &mut h1::ServerConnection,
-    opened: Instant,
-    leave_by: Option<Instant>,
+    life: &mut Option<Instant>,
+    leave_by: &mut Option<Instant>,
     drain: &CancellationToken,
 ) -> Next {
-    let common = &hcm.config.common_http;
-    let life = common.max_connection_duration.map(|d| opened + d);
-    let idle = common.idle_timeout.map(|d| Instant::now() + d);
-    let mut head_deadline = None;
+    let idle = hcm
+        .config
+        .common_http
+        .idle_timeout
+        .map(|d| Instant::now() + d);
+    let between = [*life, idle, *leave_by].into_iter().flatten().min();
+    let mut begun = false;
+    let mut limit = None;
     loop {
-        let deadlines = [life, idle, head_deadline, leave_by];
-        let deadline = deadlines.into_iter().flatten().min();
-        let is_idle = connection.is_idle();
-        if !is_idle
-            && head_deadline.is_none()
-            && let Some(timeout) = hcm.config.request_headers_timeout
-        {
-            head_deadline = Some(Instant::now() + timeout);
-            continue;
+        if !begun && !connection.is_idle() {
+            begun = true;
+            limit = HeadLimit::first(hcm);
         }
+        let in_head = [*life, limit.map(|(at, _)| at)].into_iter().flatten().min();
+        let deadline = if begun { in_head } else { between };
         let next = poll_fn(|cx| {
             let before = connection.io().bytes_read();
             match connection.poll_next_head(cx) {
                 Poll::Ready(next) => Poll::Ready(Some(next)),
-                Poll::Pending
-                    if connection.io().bytes_read() != before && head_deadline.is_none() =>
-                {
+                Poll::Pending if connection.io().bytes_read() != before && !begun => {
                     Poll::Ready(None)
                 }
                 Poll::Pending => Poll::Pending,
@@ -229,23 +311,31 @@ async fn next_head(
             next = next => match next {
                 None => {}
                 Some(Ok(Some(next))) => return Next::Request(next),
-                Some(Ok(None)) => return Next::Gone,
-                Some(Err(error)) if error.disconnected => return Next::Gone,
-                Some(Err(error)) => return Next::Refused(error),
+                Some(Err(error)) if !error.disconnected => return Next::Refused(error),
+                Some(Ok(None) | Err(_)) => return Next::Gone { in_head: !connection.is_idle() },
             },
             () = sleep_until(deadline) => {
                 let now = Instant::now();
-                if head_deadline.is_some_and(|d| d <= now) {
-                    return Next::HeaderTimeout;
-                }
-                if life.is_some_and(|d| d <= now) {
+                let aged = life.is_some_and(|d| d <= now);
+                if aged {
                     hcm.stats.inc(HcmStats::downstream_cx_max_duration_reached);
-                } else if idle.is_some_and(|d| d <= now) {
+                }
+                match limit {
+                    Some((at, limit)) if begun && at <= now => return Next::Unfinished(limit),
+                    _ if begun => {
+                        *life = None;
+                        *leave_by = Some(now + hcm.config.drain_timeout);
+                        connection.announce_close();
+                        continue;
+                    }
+                    _ => {}
+                }
+                if !aged && idle.is_some_and(|d| d <= now) {
                     hcm.stats.inc(HcmStats::downstream_cx_idle_timeout);
                 }
                 return Next::TimeUp;
             }
-            () = drain.cancelled(), if is_idle && head_deadline.is_none() => {
+            () = drain.cancelled(), if !begun => {
                 hcm.stats.inc(HcmStats::downstream_cx_drain_close);
                 return Next::Drained;
             }
@@ -282,18 +372,40 @@ async fn answer_error(
     answer_and_close(hcm, info, connection, reply).await
 }
 
-async fn answer_header_timeout(
+async fn answer_unfinished(
     hcm: &Arc<Hcm>,
     info: &Arc<ConnectionInfo>,
     mut connection: Box<h1::ServerConnection>,
+    limit: HeadLimit,
 ) -> bool {
-    hcm.stats.inc(HcmStats::downstream_rq_header_timeout);
+    let (stat, body, details) = match limit {
+        HeadLimit::Headers => (
+            HcmStats::downstream_rq_header_timeout,
+            "request header timeout",
+            details::REQUEST_HEADER_TIMEOUT,
+        ),
+        HeadLimit::Request => (
+            HcmStats::downstream_rq_timeout,
+            "request timeout",
+            details::REQUEST_OVERALL_TIMEOUT,
+        ),
+        HeadLimit::Idle => (
+            HcmStats::downstream_rq_idle_timeout,
+            "stream timeout",
+            details::STREAM_IDLE_TIMEOUT,
+        ),
+        HeadLimit::Duration => (
+            HcmStats::downstream_rq_max_duration_reached,
+            "downstream duration timeout",
+            details::MAX_DURATION_TIMEOUT,
+        ),
+    };
+    hcm.stats.inc(stat);
     connection.refuse();
-    let reply = LocalReply::new(
-        outrigger_types::StatusCode::REQUEST_TIMEOUT,
-        "request header timeout",
-        outrigger_types::details::REQUEST_HEADER_TIMEOUT,
-    );
+    let mut reply = LocalReply::new(StatusCode::REQUEST_TIMEOUT, body, details);
+    if limit == HeadLimit::Idle {
+        reply = reply.with_flag(ResponseFlag::StreamIdleTimeout);
+    }
     answer_and_close(hcm, info, connection, reply).await
 }
 
@@ -317,20 +429,75 @@ async fn answer_and_close(
     }
 }
 
+/// What became of bytes that were to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flushed {
+    Done,
+    /// The connection is gone.
+    Lost,
+    /// The peer took nothing for too long.
+    TimeUp,
+}
+
+/// Writes what waits. A peer that takes nothing of it for as long as `patience` is not
+/// waited for; one that takes it slowly is.
+async fn flush(connection: &mut h1::ServerConnection, patience: Option<Duration>) -> Flushed {
+    loop {
+        let before = connection.unwritten();
+        let step = poll_fn(|cx| match connection.poll_flush(cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(Some(Flushed::Done)),
+            Poll::Ready(Err(_)) => Poll::Ready(Some(Flushed::Lost)),
+            Poll::Pending if connection.unwritten() < before => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        });
+        let step = match patience {
+            // With nothing to write there is nothing to wait for.
+            Some(patience) if before > 0 => match tokio::time::timeout(patience, step).await {
+                Ok(step) => step,
+                Err(_) => return Flushed::TimeUp,
+            },
+            _ => step.await,
+        };
+        if let Some(flushed) = step {
+            return flushed;
+        }
+    }
+}
+
+/// Writes the rest of an answer: before the next request within the idle timeout, at the
+/// end of the connection within `delayed_close_timeout`.
+async fn write_out(hcm: &Hcm, connection: &mut h1::ServerConnection, closes: bool) -> Flushed {
+    let config = &hcm.config;
+    let (patience, stat) = if closes {
+        let patience = Some(config.delayed_close_timeout).filter(|d| !d.is_zero());
+        let stat = HcmStats::downstream_cx_delayed_close_timeout;
+        (Some(patience.unwrap_or(FLUSH_TIME)), stat)
+    } else {
+        let stat = HcmStats::downstream_cx_idle_timeout;
+        (config.common_http.idle_timeout, stat)
+    };
+    let flushed = flush(connection, patience).await;
+    if flushed == Flushed::TimeUp {
+        hcm.stats.inc(stat);
+    }
+    flushed
+}
+
 /// Writes what waits, then leaves the peer the time of `delayed_close_timeout` to
 /// read it and to close first. True if it did.
 async fn linger(hcm: &Hcm, connection: &mut h1::ServerConnection) -> bool {
     let timeout = hcm.config.delayed_close_timeout;
     if timeout.is_zero() {
-        let flush = poll_fn(|cx| connection.poll_flush(cx));
-        return matches!(tokio::time::timeout(FLUSH_TIME, flush).await, Ok(Err(_)));
+        return flush(connection, Some(FLUSH_TIME)).await == Flushed::Lost;
     }
-    let close = async {
-        if poll_fn(|cx| connection.poll_flush(cx)).await.is_ok() {
-            poll_fn(|cx| connection.poll_discard(cx)).await;
+    let by_peer = match flush(connection, Some(timeout)).await {
+        Flushed::Lost => true,
+        Flushed::TimeUp => false,
+        Flushed::Done => {
+            let close = poll_fn(|cx| connection.poll_discard(cx));
+            tokio::time::timeout(timeout, close).await.is_ok()
         }
     };
-    let by_peer = tokio::time::timeout(timeout, close).await.is_ok();
     if !by_peer {
         hcm.stats.inc(HcmStats::downstream_cx_delayed_close_timeout);
     }
@@ -384,10 +551,6 @@ impl CountedConnection {
                 HcmStats::downstream_cx_http1_active,
             ),
         }
-    }
-
-    fn end(self, by_peer: bool) {
-        self.end_of(Ended::idle(by_peer));
     }
 
     fn end_of(mut self, end: Ended) {

@@ -57,6 +57,17 @@ enum Draining {
     Announced(Instant),
     /// No new streams are taken.
     Yes,
+    /// Nothing is waited for but that the last words go out.
+    Over,
+    /// They did not.
+    Stuck,
+}
+
+impl Draining {
+    /// Whether new streams are refused.
+    fn is_closed(self) -> bool {
+        !matches!(self, Self::No | Self::Announced(_))
+    }
 }
 
 /// Streams under way on a connection, and since when there is none.
@@ -129,6 +140,8 @@ impl Drop for ActiveGuard {
 enum End {
     Peer,
     Local,
+    /// This side ended it, and the peer does not take the last words.
+    Stuck,
     Fault(h2::Fault),
     ProtocolError,
 }
@@ -170,11 +183,31 @@ impl Http2 {
         let end = poll_fn(|cx| self.poll(cx)).await;
         let active = self.active.is_busy() || self.refused;
         match end {
-            End::Peer | End::Local => Ended {
-                by_peer: matches!(end, End::Peer),
+            End::Peer => Ended {
+                by_peer: true,
                 active,
                 cut_here: false,
             },
+            End::Local => {
+                let by_peer = match self.connection.take_parting() {
+                    Some(parting) => part(&self.hcm, parting).await,
+                    None => false,
+                };
+                Ended {
+                    by_peer,
+                    active,
+                    cut_here: false,
+                }
+            }
+            End::Stuck => {
+                let stats = &self.hcm.stats;
+                stats.inc(HcmStats::downstream_cx_delayed_close_timeout);
+                Ended {
+                    by_peer: false,
+                    active,
+                    cut_here: false,
+                }
+            }
             End::ProtocolError => {
                 self.hcm.stats.inc(HcmStats::downstream_cx_protocol_error);
                 Ended {
@@ -202,12 +235,15 @@ impl Http2 {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        if self.draining != Draining::Yes && self.drain.as_mut().poll(cx).is_ready() {
+        if !self.draining.is_closed() && self.drain.as_mut().poll(cx).is_ready() {
             self.hcm.stats.inc(HcmStats::downstream_cx_drain_close);
             self.shut_down();
         }
         while self.timer.as_mut().poll(cx).is_ready() {
             self.on_timer();
+            if self.draining == Draining::Stuck {
+                return Poll::Ready(End::Stuck);
+            }
         }
         self.resets = self.connection.resets();
         loop {
@@ -223,7 +259,7 @@ impl Http2 {
                     return Poll::Ready(match self.draining {
                         Draining::No => End::Peer,
                         Draining::Announced(_) => End::Peer,
-                        Draining::Yes => End::Local,
+                        Draining::Yes | Draining::Over | Draining::Stuck => End::Local,
                     });
                 }
                 Poll::Ready(Some(Err(error))) => {
@@ -292,7 +328,24 @@ impl Http2 {
     fn shut_down(&mut self) {
         self.draining = Draining::Yes;
         self.connection.graceful_shutdown();
-        self.timer.as_mut().reset((Instant::now() + LATER).into());
+        self.wait_for_end();
+    }
+
+    /// A peer that answers is gone before this time is up.
+    fn wait_for_end(&mut self) {
+        let patience = Some(self.hcm.config.delayed_close_timeout).filter(|d| !d.is_zero());
+        let end = Instant::now() + patience.unwrap_or(FLUSH_TIME);
+        self.timer.as_mut().reset(end.into());
+    }
+
+    /// Ends a connection that is to take no new streams and has no others, whatever its
+    /// peer does.
+    fn end_if_idle(&mut self) {
+        if !self.active.is_busy() {
+            self.draining = Draining::Over;
+            self.connection.abrupt_shutdown(0);
+        }
+        self.wait_for_end();
     }
 
     fn on_timer(&mut self) {
@@ -301,7 +354,8 @@ impl Http2 {
             Draining::No => {}
             Draining::Announced(end) if end <= now => return self.shut_down(),
             Draining::Announced(end) => return self.timer.as_mut().reset(end.into()),
-            Draining::Yes => return self.timer.as_mut().reset((now + LATER).into()),
+            Draining::Yes => return self.end_if_idle(),
+            Draining::Over | Draining::Stuck => return self.draining = Draining::Stuck,
         }
         let common = &self.hcm.config.common_http;
         let life = common.max_connection_duration;

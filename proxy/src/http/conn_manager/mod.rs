@@ -306,6 +306,8 @@ counts! {
     count_response_too_large: rs_too_large;
     /// The stream idle timeout passed.
     count_idle_timeout: downstream_rq_idle_timeout;
+    /// The idle timeout of a connection passed.
+    count_idle_connection: downstream_cx_idle_timeout;
     /// The request timeout passed.
     count_request_timeout: downstream_rq_timeout;
     /// The longest life of a stream passed.

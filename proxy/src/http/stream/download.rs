@@ -71,7 +71,36 @@ impl Stream {
         }
         if self.download.finished && !self.over {
             self.finish();
+        } else if self.chain.encode_out.end.is_some()
+            && self.download.head_sent
+            && !self.download.flushing
+        {
+            self.begin_flush();
         }
+    }
+
+    /// The response is whole, and only waits for its reader. For Envoy the stream is over
+    /// by now: what is left is held to the flush timeout, on HTTP/1 to the idle timeout of
+    /// the connection, and to no other.
+    fn begin_flush(&mut self) {
+        self.download.flushing = true;
+        let config = &self.hcm.config;
+        self.timers.idle = match self.down {
+            ServerStream::H1(_) => config.common_http.idle_timeout,
+            ServerStream::H2(_) => config.stream_flush_timeout,
+        };
+        self.timers.max_duration = None;
+        self.timers.request = None;
+    }
+
+    /// Nobody takes what is left of the response, which counts as answered all the same.
+    pub(super) fn on_flush_timeout(&mut self) {
+        match &self.down {
+            ServerStream::H1(_) => self.hcm.count_idle_connection(),
+            ServerStream::H2(stream) => stream.count_flush_timeout(),
+        }
+        self.down.reset(ResetReason::LocalReset);
+        self.finish();
     }
 
     pub(super) fn send_head(&mut self) {

@@ -96,6 +96,8 @@ struct Download {
     around_filters: bool,
     /// The local reply is the router's: the route's changes to responses apply.
     by_router: bool,
+    /// All that is left is to write it.
+    flushing: bool,
     /// Everything went out.
     finished: bool,
     /// Bytes received from upstream whose credit was not given back.
@@ -227,6 +229,7 @@ impl Stream {
 
     fn on_timeout(&mut self, fired: Fired) {
         match fired {
+            Fired::Idle if self.download.flushing => self.on_flush_timeout(),
             Fired::Idle => self.on_idle_timeout(),
             Fired::Request => self.on_request_timeout(),
             Fired::MaxDuration => self.on_max_duration(),
@@ -330,6 +333,13 @@ impl Stream {
     /// the client, who does not expect it, is given time to read the answer.
     pub fn closes_connection(&self) -> bool {
         self.download.closes
+    }
+
+    /// Makes the head of the response, unless it went out, ask an HTTP/1 client to leave.
+    pub fn announce_close(&mut self) {
+        if let ServerStream::H1(connection) = &mut self.down {
+            connection.announce_close();
+        }
     }
 
     /// The HTTP/1 connection, for its next request, once the stream is over.

@@ -525,9 +525,17 @@ impl AsyncWrite for Metered {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Some(io) => Pin::new(io).poll_shutdown(cx),
-            None => Poll::Ready(Ok(())),
+        let server = self.server;
+        let Some(io) = &mut self.io else {
+            return Poll::Ready(Ok(()));
+        };
+        if !server {
+            return Pin::new(io).poll_shutdown(cx);
         }
+        // A close while the peer still sends would take from it what it has not read: it is
+        // given the time to close first.
+        let flushed = ready!(Pin::new(io).poll_flush(cx));
+        *self.meter.parting.lock() = self.io.take();
+        Poll::Ready(flushed)
     }
 }

@@ -249,12 +249,12 @@ impl ServerConnection {
         }))))
     }
 
-    /// The socket, if this side ended the connection for what the peer did.
+    /// The socket, if this side ended the connection: for what the peer did, or because it
+    /// was asked to.
     pub fn take_parting(&mut self) -> Option<Parting> {
-        let fault = self.meter.fault()?;
         let io = self.meter.parting.lock().take()?;
         let mut last_words = Vec::new();
-        if let Fault::GoAway { code, text } = fault {
+        if let Some(Fault::GoAway { code, text }) = self.meter.fault() {
             let last = self.meter.last_stream.load(Relaxed);
             last_words.extend_from_slice(&goaway(last, code));
             last_words.extend_from_slice(text.as_bytes());
@@ -478,6 +478,11 @@ impl ServerStream {
             None => ready!(self.respond.poll_reset(cx)),
         };
         Poll::Ready(reset_seen(seen, self.id(), &self.meter))
+    }
+
+    /// Counts that the end of the response waited for a window for too long.
+    pub fn count_flush_timeout(&self) {
+        self.meter.count(Http2CodecStats::tx_flush_timeout);
     }
 
     /// See [`ServerStream`](crate::http::codec::ServerStream::reset).

@@ -270,10 +270,11 @@ impl Stream {
         let Some(target) = &self.upstream.target else {
             return;
         };
-        if self.upstream.committed {
+        let idle = fired == Fired::PerTryIdle;
+        // Silence ends an attempt in the middle of its response, too.
+        if self.upstream.committed && !idle {
             return;
         }
-        let idle = fired == Fired::PerTryIdle;
         target.cluster.stats.inc(if idle {
             ClusterStats::upstream_rq_per_try_idle_timeout
         } else {
