@@ -4,7 +4,9 @@
 //! splits lines and believes the lengths it is told.
 
 use std::io;
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::io::AsyncReadExt;
 use tokio::net::tcp::OwnedReadHalf;
 
@@ -66,7 +68,11 @@ fn declared(head: &Head) -> Framing {
 pub struct Reader {
     half: OwnedReadHalf,
     buffer: Vec<u8>,
+    tap: Option<Tap>,
 }
+
+/// All bytes that came over a connection, as they came.
+pub type Tap = Arc<Mutex<Vec<u8>>>;
 
 impl Reader {
     /// Wraps the half of a fresh connection.
@@ -75,6 +81,16 @@ impl Reader {
         Self {
             half,
             buffer: Vec::new(),
+            tap: None,
+        }
+    }
+
+    /// Keeps all that is read from now on in `tap` too.
+    #[must_use]
+    pub fn tapped(self, tap: Tap) -> Self {
+        Self {
+            tap: Some(tap),
+            ..self
         }
     }
 
@@ -86,6 +102,9 @@ impl Reader {
         let mut chunk = vec![0; 64 * 1024];
         let count = self.half.read(&mut chunk).await?;
         self.buffer.extend_from_slice(&chunk[..count]);
+        if let Some(tap) = &self.tap {
+            tap.lock().extend_from_slice(&chunk[..count]);
+        }
         Ok(count > 0)
     }
 

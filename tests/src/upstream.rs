@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::exchange::{Exchange, Head, Seen};
-use crate::h1::{self, Framing, Reader};
+use crate::h1::{self, Framing, Reader, Tap};
 use crate::h2::conn::{Conn, Options};
 use crate::ports;
 use crate::steps::{self, After, Out, Respond, Step};
@@ -46,6 +46,9 @@ pub struct Script {
     pub settings: Vec<(u16, u32)>,
     /// Take no body: HTTP/2 grants no window, HTTP/1 reads nothing after the head.
     pub hold_windows: bool,
+    /// HTTP/1: compare also the bytes that came over each connection, so that nothing in
+    /// them is read in one way only.
+    pub bytes: bool,
 }
 
 /// One answer, in brief fields or as `steps`.
@@ -86,6 +89,7 @@ struct Shared {
     requests: Mutex<Vec<(usize, Arc<Exchange>)>>,
     used: AtomicUsize,
     children: Mutex<Vec<JoinHandle<()>>>,
+    taps: Mutex<Vec<Tap>>,
 }
 
 impl Upstream {
@@ -101,6 +105,7 @@ impl Upstream {
             requests: Mutex::default(),
             used: AtomicUsize::new(0),
             children: Mutex::default(),
+            taps: Mutex::default(),
         });
         let mut upstream = Self {
             name: name.to_owned(),
@@ -151,6 +156,13 @@ impl Upstream {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::Relaxed)
+    }
+
+    /// The bytes that came over each connection, when the script asks for them.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<Vec<u8>> {
+        let taps = self.shared.taps.lock();
+        taps.iter().map(|tap| tap.lock().clone()).collect()
     }
 
     /// Every request seen, with the number of its connection.
@@ -205,6 +217,11 @@ impl Shared {
     async fn serve_h1(&self, socket: TcpStream, index: usize) -> io::Result<()> {
         let (read, mut writer) = socket.into_split();
         let mut reader = Reader::new(read);
+        if self.script.bytes {
+            let tap = Tap::default();
+            self.taps.lock().push(Arc::clone(&tap));
+            reader = reader.tapped(tap);
+        }
         while let Some(head) = reader.head().await? {
             let exchange = Exchange::new();
             self.record(index, &exchange);

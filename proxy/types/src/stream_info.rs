@@ -37,6 +37,7 @@ pub mod details {
         RESPONSE_PAYLOAD_TOO_LARGE = "response_payload_too_large";
         REQUEST_HEADERS_FAILED_STRICT_CHECK = "request_headers_failed_strict_check";
         MISSING_HOST_HEADER = "missing_host_header";
+        QUERY_MISSING_CONTENT_TYPE = "query_missing_content_type";
         MISSING_PATH = "missing_path_rejected";
         ADMIN_FILTER_RESPONSE = "admin_filter_response";
         ABSOLUTE_PATH_REJECTED = "absolute_path_rejected";

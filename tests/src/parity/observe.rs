@@ -219,6 +219,12 @@ pub fn upstream(upstream: &Upstream, normaliser: &Normaliser, unordered: bool) -
         requests.len()
     );
     let mut out = vec![Section::new(title.clone(), vec![counts])];
+    for (at, bytes) in upstream.bytes().iter().enumerate() {
+        let lines = bytes.split_inclusive(|b| *b == b'\n');
+        let lines = lines.map(|line| normaliser.text(&show_bytes(line)));
+        let title = format!("{title} / connection {} / bytes", at + 1);
+        out.push(Section::new(title, lines.collect()));
+    }
     for (at, (connection, seen)) in requests.iter().enumerate() {
         let title = format!("{title} / request {}", at + 1);
         out.extend(message(&title, seen, normaliser));

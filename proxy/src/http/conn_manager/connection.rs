@@ -311,8 +311,9 @@ async fn next_head(
             next = next => match next {
                 None => {}
                 Some(Ok(Some(next))) => return Next::Request(next),
-                Some(Err(error)) if !error.disconnected => return Next::Refused(error),
-                Some(Ok(None) | Err(_)) => return Next::Gone { in_head: !connection.is_idle() },
+                Some(Ok(None)) => return Next::Gone { in_head: false },
+                Some(Err(error)) if error.disconnected => return Next::Gone { in_head: true },
+                Some(Err(error)) => return Next::Refused(error),
             },
             () = sleep_until(deadline) => {
                 let now = Instant::now();

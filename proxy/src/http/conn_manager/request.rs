@@ -231,14 +231,15 @@ impl std::ops::BitOrAssign for Seen {
     }
 }
 
-/// A host must be there, even if it is empty; the path must be relative.
+/// A host must be there, even if it is empty; the path must be relative; a QUERY says
+/// what it holds.
 fn check_target(head: &RequestHead) -> Result<(), LocalReply> {
+    let refused = |details| Err(LocalReply::new(StatusCode::BAD_REQUEST, "", details));
     if head.authority.is_none() {
-        return Err(LocalReply::new(
-            StatusCode::BAD_REQUEST,
-            "",
-            details::MISSING_HOST_HEADER,
-        ));
+        return refused(details::MISSING_HOST_HEADER);
+    }
+    if head.method.as_str() == "QUERY" && !head.headers.contains(&names::CONTENT_TYPE) {
+        return refused(details::QUERY_MISSING_CONTENT_TYPE);
     }
     match head.path.first() {
         Some(b'/') => Ok(()),

@@ -95,6 +95,7 @@ impl Stream {
             self.routing.random,
         );
         if end_stream {
+            self.upload.head_ended = true;
             self.on_request_received();
         }
         self.answer_expectation();

@@ -33,7 +33,7 @@ use outrigger_types::{
 use self::routing::StreamRouting;
 use self::timers::{Fired, Timers};
 use self::upstream::Upstream;
-use super::codec::{ServerStream, StreamError};
+use super::codec::{ServerStream, StreamError, h1};
 use super::conn_manager::{Hcm, StreamGuard};
 use super::filter_chain::{BodyEnd, FilterChain, Parts, Verdict};
 
@@ -75,6 +75,8 @@ pub struct Stream {
 /// The half from downstream to upstream.
 #[derive(Debug, Default)]
 struct Upload {
+    /// The head came as the whole request.
+    head_ended: bool,
     /// Everything was received.
     received: bool,
     /// Nothing more is wanted.
@@ -255,7 +257,9 @@ impl Stream {
             ) {
                 connection.refuse();
                 let details = error.details.clone();
-                let reply = LocalReply::new(StatusCode::BAD_REQUEST, "Bad Request", details);
+                let status = h1::H1Error::status_of(&details);
+                let body = status.canonical_reason().unwrap_or_default();
+                let reply = LocalReply::new(status, body, details);
                 return self.local_reply(reply.with_flag(ResponseFlag::DownstreamProtocolError));
             }
             self.info.flags.set(ResponseFlag::DownstreamProtocolError);

@@ -398,8 +398,10 @@ impl Stream {
             rewrite::set_authority(&mut head, name, target.append_forwarded_host, true);
         }
         self.info.upstream.header_bytes_sent = head.byte_size() as u64;
-        let ends =
-            self.upstream.to_send.is_empty() && matches!(self.upstream.end, Some(BodyEnd::Plain));
+        // A body that turned out to be empty is framed as one all the same.
+        let ends = self.upload.head_ended
+            && self.upstream.to_send.is_empty()
+            && matches!(self.upstream.end, Some(BodyEnd::Plain));
         self.upstream.end_sent = ends;
         for counted in &self.upstream.counted {
             counted.stats.inc(RequestStats::upstream_rq_total);

@@ -1,13 +1,10 @@
 //! Decoding of bodies, sans-IO.
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::head::parse_trailers;
 use super::options::{H1Error, Options};
 use crate::http::codec::BodyEvent;
-
-/// Extensions and padding of a chunk's size line, and what may stand after its data, bytes.
-const MAX_CHUNK_LINE: u32 = 16 * 1024;
 
 /// What delimits a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,9 +26,11 @@ enum State {
     Length(u64),
     Size(SizeLine),
     Data(u64),
-    /// So many bytes of the line after a chunk's data were skipped.
-    DataEnd(usize),
+    /// In the line after a chunk's data.
+    DataEnd,
     Trailers,
+    /// The framing broke after the last byte of the body.
+    Broken,
     UntilClose,
     Raw,
     Done,
@@ -41,15 +40,14 @@ enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct SizeLine {
     size: u64,
-    digits: u32,
-    rest: u32,
+    digits: bool,
     part: Part,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Digits,
-    Padding,
+    /// Whatever it holds is skipped, and never kept.
     Extension,
     Lf,
 }
@@ -57,36 +55,35 @@ enum Part {
 impl SizeLine {
     const START: Self = Self {
         size: 0,
-        digits: 0,
-        rest: 0,
+        digits: false,
         part: Part::Digits,
     };
+
+    /// Whether it is the line of the last chunk.
+    fn is_last(&self) -> bool {
+        self.digits && self.size == 0
+    }
 
     /// Takes a byte; true when the line is over.
     fn take(&mut self, byte: u8) -> Result<bool, H1Error> {
         match (self.part, byte) {
-            (Part::Digits, b) if b.is_ascii_hexdigit() => self.digit(b)?,
             (Part::Lf, b'\n') => return Ok(true),
-            (Part::Lf, _) => return Err(H1Error::CODEC),
-            _ if self.digits == 0 => return Err(H1Error::CODEC),
+            (Part::Lf, _) | (Part::Extension, b'\n') => return Err(H1Error::CODEC),
+            (Part::Digits, b) if b.is_ascii_hexdigit() => self.digit(b)?,
+            (Part::Digits, _) if !self.digits => return Err(H1Error::CODEC),
             (_, b'\r') => self.part = Part::Lf,
-            (Part::Digits | Part::Padding, b' ' | b'\t') => self.part = Part::Padding,
-            (Part::Digits | Part::Padding, b';') => self.part = Part::Extension,
-            (Part::Extension, b) if b == b'\t' || (b >= 0x20 && b != 0x7f) => {}
-            _ => return Err(H1Error::CODEC),
+            (Part::Digits, b' ' | b'\t' | b';') => self.part = Part::Extension,
+            (Part::Extension, _) => {}
+            (Part::Digits, _) => return Err(H1Error::CODEC),
         }
-        self.rest += 1;
-        match self.rest > MAX_CHUNK_LINE {
-            true => Err(H1Error::CODEC),
-            false => Ok(false),
-        }
+        Ok(false)
     }
 
     fn digit(&mut self, byte: u8) -> Result<(), H1Error> {
         let digit = char::from(byte).to_digit(16).unwrap_or_default();
         let size = self.size.checked_mul(16);
         self.size = size.ok_or(H1Error::CODEC)? + u64::from(digit);
-        self.digits += 1;
+        self.digits = true;
         Ok(())
     }
 }
@@ -127,71 +124,90 @@ impl Decoder {
         self.state == State::Done
     }
 
-    /// The next event; none if more bytes are needed.
+    /// The next event; none if more bytes are needed. Chunks that are at hand together
+    /// make one event, and none of them counts if what is at hand breaks the framing.
     pub(super) fn decode(&mut self, buf: &mut BytesMut) -> Result<Option<BodyEvent>, H1Error> {
-        loop {
-            match &mut self.state {
-                State::Done => return Ok(Some(BodyEvent::End)),
-                State::Trailers => return self.trailers(buf),
-                _ if buf.is_empty() => return Ok(None),
-                State::Length(left) => {
-                    let bytes = split(buf, *left);
-                    *left -= bytes.len() as u64;
-                    let end_stream = *left == 0;
-                    if end_stream {
-                        self.state = State::Done;
-                    }
-                    return Ok(Some(BodyEvent::Data { bytes, end_stream }));
+        match &mut self.state {
+            State::Done => Ok(Some(BodyEvent::End)),
+            State::Trailers => self.trailers(buf),
+            State::Broken => Err(H1Error::CODEC),
+            _ if buf.is_empty() => Ok(None),
+            State::Length(left) => {
+                let bytes = split(buf, *left);
+                *left -= bytes.len() as u64;
+                let end_stream = *left == 0;
+                if end_stream {
+                    self.state = State::Done;
                 }
-                State::UntilClose | State::Raw => {
-                    return Ok(Some(BodyEvent::Data {
-                        bytes: buf.split().freeze(),
-                        end_stream: false,
-                    }));
-                }
-                State::Size(line) => {
-                    if line.take(buf.get_u8())? {
-                        self.state = match line.size {
-                            0 => State::Trailers,
-                            size => State::Data(size),
-                        };
-                    }
-                }
-                State::Data(left) => {
-                    let bytes = split(buf, *left);
-                    *left -= bytes.len() as u64;
-                    let end_stream = *left == 0 && self.end_chunk(buf);
-                    return Ok(Some(BodyEvent::Data { bytes, end_stream }));
-                }
-                // As in Envoy what stands there is skipped: the body is framed anew for
-                // the other side, which sees none of it.
-                State::DataEnd(skipped) => {
-                    let end = buf.iter().position(|b| *b == b'\n');
-                    let line = end.map_or(buf.len(), |lf| lf + 1);
-                    *skipped += line;
-                    if *skipped > MAX_CHUNK_LINE as usize {
-                        return Err(H1Error::CODEC);
-                    }
-                    buf.advance(line);
-                    if end.is_some() {
-                        self.state = State::Size(SizeLine::START);
-                    }
-                }
+                Ok(Some(BodyEvent::Data { bytes, end_stream }))
             }
+            State::UntilClose | State::Raw => Ok(Some(BodyEvent::Data {
+                bytes: buf.split().freeze(),
+                end_stream: false,
+            })),
+            State::Size(_) | State::Data(_) | State::DataEnd => self.chunks(buf),
         }
     }
 
-    /// After the last byte of a chunk. True if the end of the body is at hand,
-    /// which spares an event.
-    fn end_chunk(&mut self, buf: &mut BytesMut) -> bool {
-        const LAST: &[u8] = b"\r\n0\r\n\r\n";
-        if buf.starts_with(LAST) {
-            buf.advance(LAST.len());
-            self.state = State::Done;
-            return true;
+    fn chunks(&mut self, buf: &mut BytesMut) -> Result<Option<BodyEvent>, H1Error> {
+        let mut gathered = Gathered::default();
+        while !buf.is_empty() {
+            match &mut self.state {
+                State::Size(line) => match line.take(buf.get_u8()) {
+                    Ok(false) => {}
+                    Ok(true) if line.size == 0 => {
+                        self.state = State::Trailers;
+                        break;
+                    }
+                    Ok(true) => self.state = State::Data(line.size),
+                    // The body was over before the line broke.
+                    Err(_) if line.is_last() && !gathered.is_empty() => {
+                        self.state = State::Broken;
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                },
+                State::Data(left) => {
+                    let bytes = split(buf, *left);
+                    *left -= bytes.len() as u64;
+                    if *left == 0 {
+                        self.state = State::DataEnd;
+                    }
+                    gathered.add(bytes);
+                }
+                // As in Envoy what stands there is skipped: the body is framed anew for
+                // the other side, which sees none of it.
+                State::DataEnd => match buf.iter().position(|b| *b == b'\n') {
+                    None => buf.clear(),
+                    Some(lf) => {
+                        buf.advance(lf + 1);
+                        self.state = State::Size(SizeLine::START);
+                    }
+                },
+                _ => break,
+            }
         }
-        self.state = State::DataEnd(0);
-        false
+        let ended = self.state == State::Trailers && self.end_at_once(buf);
+        Ok(match (gathered.is_empty(), ended) {
+            (true, true) => Some(BodyEvent::End),
+            (true, false) if self.state == State::Trailers => self.trailers(buf)?,
+            (true, false) => None,
+            (false, end_stream) => Some(BodyEvent::Data {
+                bytes: gathered.bytes(),
+                end_stream,
+            }),
+        })
+    }
+
+    /// True if no trailers follow the last chunk and its end is at hand, which spares an
+    /// event.
+    fn end_at_once(&mut self, buf: &mut BytesMut) -> bool {
+        let ends = buf.starts_with(b"\r\n");
+        if ends {
+            buf.advance(2);
+            self.state = State::Done;
+        }
+        ends
     }
 
     fn trailers(&mut self, buf: &mut BytesMut) -> Result<Option<BodyEvent>, H1Error> {
@@ -216,7 +232,38 @@ impl Decoder {
 }
 
 /// At most `left` bytes from the front.
-fn split(buf: &mut BytesMut, left: u64) -> bytes::Bytes {
+fn split(buf: &mut BytesMut, left: u64) -> Bytes {
     let n = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
     buf.split_to(n).freeze()
+}
+
+/// The data of the chunks that are at hand together. One alone is not copied.
+#[derive(Default)]
+struct Gathered {
+    first: Bytes,
+    all: BytesMut,
+}
+
+impl Gathered {
+    fn is_empty(&self) -> bool {
+        self.first.is_empty()
+    }
+
+    fn add(&mut self, bytes: Bytes) {
+        if self.first.is_empty() {
+            self.first = bytes;
+            return;
+        }
+        if self.all.is_empty() {
+            self.all.extend_from_slice(&self.first);
+        }
+        self.all.extend_from_slice(&bytes);
+    }
+
+    fn bytes(self) -> Bytes {
+        match self.all.is_empty() {
+            true => self.first,
+            false => self.all.freeze(),
+        }
+    }
 }

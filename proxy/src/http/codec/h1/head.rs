@@ -5,13 +5,13 @@ use std::ops::Range;
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, Method};
 use outrigger_types::{Headers, Protocol, RequestHead, ResponseHead, Scheme, StatusCode, names};
+use smallvec::SmallVec;
 
 use super::body::Framing;
-use super::locate::{
-    Field, Layout, Scan, end_of_head, fields, is_known, layout_request, layout_response, take_head,
-};
-use super::nominated;
+use super::locate::{Field, Kind, Layout, Scan, end_of_head, fields, take_head};
 use super::options::{H1Error, Options};
+use super::request_line::{host_and_port, is_known, is_target};
+use super::{mend, nominated};
 use crate::http::codec::UnderscoresAction;
 
 /// A request's head, and what follows it.
@@ -52,7 +52,7 @@ pub(super) fn parse_request(
     if buf.is_empty() {
         return Ok(None);
     }
-    match take_head(buf, scan, options, layout_request)? {
+    match take_head(buf, scan, options, Kind::Request)? {
         None => Ok(None),
         Some((bytes, layout)) => build_request(&bytes, layout, options).map(Some),
     }
@@ -116,7 +116,7 @@ impl Framings {
 
 /// Digits alone, without sign or list.
 fn parse_length(value: &[u8]) -> Option<u64> {
-    if value.is_empty() || value.len() > 20 {
+    if value.is_empty() {
         return None;
     }
     value.iter().try_fold(0u64, |n, b| {
@@ -209,17 +209,16 @@ fn add_host(authority: &mut Option<Bytes>, value: Bytes) {
 
 /// Reads the request's target into path, authority and scheme.
 fn set_target(head: &mut RequestHead, target: Bytes, options: &Options) -> Result<(), H1Error> {
-    if !target.is_ascii() {
+    let connect = head.method == Method::CONNECT;
+    if !is_target(&target, connect) {
         return Err(H1Error::CODEC);
     }
-    if head.method == Method::CONNECT {
-        if target.starts_with(b"/") || &target[..] == b"*" {
-            return Err(H1Error::URL);
-        }
+    if connect {
+        host_and_port(&target, connect).ok_or(H1Error::URL)?;
         head.authority = Some(target);
     } else if target.starts_with(b"/") || !options.allow_absolute_url {
         head.path = target;
-    } else if &target[..] == b"*" {
+    } else if target.starts_with(b"*") {
         if head.method != Method::OPTIONS {
             return Err(H1Error::URL);
         }
@@ -236,17 +235,15 @@ fn set_target(head: &mut RequestHead, target: Bytes, options: &Options) -> Resul
 fn set_absolute(head: &mut RequestHead, target: &Bytes) -> Result<(), H1Error> {
     let colon = target.windows(3).position(|w| w == b"://");
     let colon = colon.ok_or(H1Error::CODEC)?;
+    let rest = target.slice(colon + 3..);
+    let end = rest.iter().position(|b| matches!(b, b'/' | b'?'));
+    let end = end.unwrap_or(rest.len());
+    let host = host_and_port(&rest[..end], false).ok_or(H1Error::URL)?;
     head.scheme = match Scheme::from_bytes(&target[..colon]) {
         Scheme::Other(_) => return Err(H1Error::SCHEME),
         known => known,
     };
-    let rest = target.slice(colon + 3..);
-    let end = rest.iter().position(|b| matches!(b, b'/' | b'?' | b'#'));
-    let end = end.unwrap_or(rest.len());
-    if end == 0 {
-        return Err(H1Error::URL);
-    }
-    head.authority = Some(rest.slice(..end));
+    head.authority = Some(rest.slice(host));
     head.path = match end == rest.len() {
         true => Bytes::from_static(b"/"),
         false => rest.slice(end..),
@@ -330,7 +327,7 @@ pub(super) fn parse_response(
     asked: Asked,
     options: &Options,
 ) -> Result<Option<ParsedResponse>, H1Error> {
-    match take_head(buf, scan, options, layout_response)? {
+    match take_head(buf, scan, options, Kind::Response)? {
         None => Ok(None),
         Some((bytes, layout)) => build_response(&bytes, layout, asked, options).map(Some),
     }
@@ -416,17 +413,29 @@ pub(super) fn parse_trailers(
     if len > max_bytes {
         return Err(H1Error::TOO_LARGE);
     }
-    let bytes = buf.split_to(len).freeze();
-    let mut parsed = vec![httparse::EMPTY_HEADER; max_count];
-    let found = match httparse::parse_headers(&bytes, &mut parsed) {
-        Ok(httparse::Status::Complete((n, found))) if n == len => fields(&bytes, found),
-        Err(httparse::Error::TooManyHeaders) => return Err(H1Error::TOO_MANY),
-        _ => return Err(H1Error::CODEC),
-    };
+    let mut bytes = buf.split_to(len).freeze();
+    mend::check_characters(&bytes)?;
+    let mut found = locate_trailers(&bytes, max_count);
+    if found.is_err() {
+        let mut mended = Vec::with_capacity(len);
+        mend::fields(&mut mended, &bytes)?;
+        bytes = mended.into();
+        found = locate_trailers(&bytes, max_count);
+    }
+    let found = found?;
     let mut trailers = Headers::with_capacity(found.len());
     for at in found {
         let (name, value) = field(&bytes, at)?;
         trailers.append(name, checked(value)?);
     }
     Ok(Some(trailers))
+}
+
+fn locate_trailers(bytes: &[u8], max_count: usize) -> Result<SmallVec<[Field; 32]>, H1Error> {
+    let mut parsed = vec![httparse::EMPTY_HEADER; max_count];
+    match httparse::parse_headers(bytes, &mut parsed) {
+        Ok(httparse::Status::Complete((n, found))) if n == bytes.len() => Ok(fields(bytes, found)),
+        Err(httparse::Error::TooManyHeaders) => Err(H1Error::TOO_MANY),
+        _ => Err(H1Error::CODEC),
+    }
 }

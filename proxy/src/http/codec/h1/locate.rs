@@ -1,14 +1,14 @@
-//! Finding a head in the bytes of a connection: where it ends, where its parts
-//! are, and what is mended before `httparse` reads it.
+//! Finding a head in the bytes of a connection: where it ends, and where its parts are.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
-use http::Method;
 use smallvec::SmallVec;
 
+use super::mend;
 use super::options::{H1Error, Options};
+use super::request_line::{RequestLine, is_token};
 
 /// Fields that are parsed without an allocation.
 const FIELDS: usize = 128;
@@ -19,6 +19,8 @@ const FIELDS: usize = 128;
 pub(super) struct Scan {
     at: usize,
     waiting: bool,
+    /// The first line was looked at.
+    line_is_fine: bool,
 }
 
 impl Scan {
@@ -99,7 +101,7 @@ fn room<'a>(limit: usize) -> SmallVec<[MaybeUninit<httparse::Header<'a>>; FIELDS
     room
 }
 
-pub(super) fn layout_request(buf: &[u8], limit: usize) -> Result<Option<Layout>, httparse::Error> {
+fn layout_request(buf: &[u8], limit: usize) -> Result<Option<Layout>, httparse::Error> {
     let mut config = httparse::ParserConfig::default();
     config.allow_multiple_spaces_in_request_line_delimiters(true);
     let mut room = room(limit);
@@ -117,7 +119,7 @@ pub(super) fn layout_request(buf: &[u8], limit: usize) -> Result<Option<Layout>,
     }
 }
 
-pub(super) fn layout_response(buf: &[u8], limit: usize) -> Result<Option<Layout>, httparse::Error> {
+fn layout_response(buf: &[u8], limit: usize) -> Result<Option<Layout>, httparse::Error> {
     let config = httparse::ParserConfig::default();
     let mut room = room(limit);
     let mut response = httparse::Response::new(&mut []);
@@ -137,180 +139,99 @@ pub(super) fn layout_response(buf: &[u8], limit: usize) -> Result<Option<Layout>
 /// A whole head and where its parts are; none if it is not whole yet.
 pub(super) type Found = Option<(Bytes, Layout)>;
 
-type Locate = fn(&[u8], usize) -> Result<Option<Layout>, httparse::Error>;
+/// Which kind of message a head begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A request.
+    Request,
+    /// A response.
+    Response,
+}
 
-/// Takes a whole head out of `buf`, if there is one.
+impl Kind {
+    fn locate(self, buf: &[u8], limit: usize) -> Result<Option<Layout>, httparse::Error> {
+        match self {
+            Self::Request => layout_request(buf, limit),
+            Self::Response => layout_response(buf, limit),
+        }
+    }
+}
+
+/// Takes a whole head out of `buf`, if there is one. What `httparse` refuses is read
+/// again by Envoy's rules, once it is whole.
 pub(super) fn take_head(
     buf: &mut BytesMut,
     scan: &mut Scan,
     options: &Options,
-    locate: Locate,
+    kind: Kind,
 ) -> Result<Found, H1Error> {
-    let partial = |buf: &BytesMut| match buf.len() > options.max_headers_bytes {
-        true => Err(H1Error::TOO_LARGE),
-        false => Ok(None),
-    };
     if !scan.worth_parsing(buf) {
-        return partial(buf);
+        return wait(buf, scan, options, kind);
     }
-    match locate(buf, options.max_headers_count) {
+    match kind.locate(buf, options.max_headers_count) {
         Ok(Some(layout)) if layout.len > options.max_headers_bytes => Err(H1Error::TOO_LARGE),
         Ok(Some(layout)) => {
             *scan = Scan::default();
             Ok(Some((buf.split_to(layout.len).freeze(), layout)))
         }
-        Ok(None) => {
-            scan.wait(buf);
-            partial(buf)
-        }
-        Err(error) if may_be_mended(error) && needs_mending(buf) => {
-            let Some(len) = end_of_head(buf) else {
-                scan.wait(buf);
-                return partial(buf);
-            };
-            if len > options.max_headers_bytes {
-                return Err(H1Error::TOO_LARGE);
-            }
-            *scan = Scan::default();
-            let mended = mend(&buf.split_to(len));
-            match locate(&mended, options.max_headers_count) {
-                Ok(Some(layout)) if layout.len == mended.len() => Ok(Some((mended, layout))),
-                Ok(_) => Err(H1Error::CODEC),
-                Err(error) => Err(refusal(error, &mended)),
-            }
-        }
-        Err(error) => Err(refusal(error, buf)),
+        Ok(None) => wait(buf, scan, options, kind),
+        Err(_) => take_odd(buf, scan, options, kind),
     }
 }
 
-/// Whether the error may come from a fold or a bare CR.
-fn may_be_mended(error: httparse::Error) -> bool {
-    use httparse::Error as E;
-    matches!(error, E::HeaderName | E::HeaderValue | E::NewLine)
+/// Waits for more of a head. The first line is looked at as soon as it is whole.
+fn wait(buf: &[u8], scan: &mut Scan, options: &Options, kind: Kind) -> Result<Found, H1Error> {
+    if buf.len() > options.max_headers_bytes {
+        return Err(H1Error::TOO_LARGE);
+    }
+    if kind == Kind::Request
+        && !scan.line_is_fine
+        && let Some(lf) = buf.iter().position(|b| *b == b'\n')
+    {
+        RequestLine::read(&buf[..lf], options)?;
+        scan.line_is_fine = true;
+    }
+    scan.wait(buf);
+    Ok(None)
 }
 
-/// Whether a line of the fields is folded or holds a bare CR.
-fn needs_mending(buf: &[u8]) -> bool {
-    buf.windows(2)
-        .any(|w| matches!(w, [b'\n', b' ' | b'\t']) || (w[0] == b'\r' && w[1] != b'\n'))
-}
-
-/// Joins folded lines and drops bare CRs, after the first line.
-fn mend(head: &[u8]) -> Bytes {
+/// Takes a head that `httparse` refuses.
+fn take_odd(
+    buf: &mut BytesMut,
+    scan: &mut Scan,
+    options: &Options,
+    kind: Kind,
+) -> Result<Found, H1Error> {
+    if kind == Kind::Request && buf.first().is_some_and(|b| !is_token(*b)) {
+        return Err(H1Error::CODEC);
+    }
+    let Some(len) = end_of_head(buf) else {
+        return wait(buf, scan, options, kind);
+    };
+    if len > options.max_headers_bytes {
+        return Err(H1Error::TOO_LARGE);
+    }
+    *scan = Scan::default();
+    let head = buf.split_to(len);
+    mend::check_characters(&head)?;
     let first = head.iter().position(|b| *b == b'\n').map_or(0, |lf| lf + 1);
-    let mut out = Vec::with_capacity(head.len());
-    out.extend_from_slice(&head[..first]);
-    let mut at = first;
-    while at < head.len() {
-        match &head[at..] {
-            [b'\r', b'\n', ..] => {
-                out.push(b'\r');
-                at += 1;
-            }
-            [b'\r', ..] => at += 1,
-            [b'\n', b' ' | b'\t', ..] => {
-                if out.last() == Some(&b'\r') {
-                    out.pop();
-                }
-                out.push(b' ');
-                at += 1;
-                at += head[at..]
-                    .iter()
-                    .take_while(|b| matches!(b, b' ' | b'\t'))
-                    .count();
-            }
-            [byte, ..] => {
-                out.push(*byte);
-                at += 1;
-            }
-            [] => break,
+    let (line, fields) = head.split_at(first);
+    let mut mended = Vec::with_capacity(len);
+    let mut known_version = true;
+    match kind {
+        Kind::Response => mended.extend_from_slice(line),
+        Kind::Request => {
+            let line = RequestLine::read(line, options)?;
+            known_version = line.is_http_1();
+            line.write(&mut mended);
         }
     }
-    out.into()
-}
-
-/// How Envoy answers what `httparse` refuses.
-fn refusal(error: httparse::Error, buf: &[u8]) -> H1Error {
-    use httparse::Error as E;
-    let line = buf.split(|b| *b == b'\n').next().unwrap_or_default();
-    match error {
-        E::HeaderValue => H1Error::CHARACTERS,
-        E::TooManyHeaders => H1Error::TOO_MANY,
-        _ if line.contains(&0) && line.starts_with_method() => H1Error::CHARACTERS,
-        E::Token | E::Version if is_of_another_version(line) => H1Error::VERSION,
-        _ => H1Error::CODEC,
+    mend::fields(&mut mended, fields)?;
+    let mended = Bytes::from(mended);
+    match kind.locate(&mended, options.max_headers_count) {
+        Ok(Some(_)) if !known_version => Err(H1Error::VERSION),
+        Ok(Some(layout)) if layout.len == mended.len() => Ok(Some((mended, layout))),
+        Err(httparse::Error::TooManyHeaders) => Err(H1Error::TOO_MANY),
+        _ => Err(H1Error::CODEC),
     }
-}
-
-trait RequestLine {
-    fn starts_with_method(&self) -> bool;
-}
-
-impl RequestLine for [u8] {
-    fn starts_with_method(&self) -> bool {
-        let word = self.split(|b| *b == b' ').next().unwrap_or_default();
-        Method::from_bytes(word).is_ok_and(|m| is_known(&m))
-    }
-}
-
-/// A request line of HTTP/0.9 (no version), or of a version that is none of ours.
-fn is_of_another_version(line: &[u8]) -> bool {
-    if !line.starts_with_method() {
-        return false;
-    }
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let mut words = line.split(|b| *b == b' ').filter(|w| !w.is_empty());
-    let (_, target, version) = (words.next(), words.next(), words.next());
-    match (target, version, words.next()) {
-        (Some(_), None, None) => true,
-        (Some(_), Some([b'H', b'T', b'T', b'P', b'/', a, b'.', b]), None) => {
-            a.is_ascii_digit() && b.is_ascii_digit() && !matches!((a, b), (b'1', b'0' | b'1'))
-        }
-        _ => false,
-    }
-}
-
-/// The methods that Envoy's parser has a name for. `M-SEARCH` is not among them
-/// under its real name.
-pub(super) fn is_known(method: &Method) -> bool {
-    const NAMES: [&str; 26] = [
-        "ACL",
-        "BIND",
-        "CHECKOUT",
-        "COPY",
-        "LINK",
-        "LOCK",
-        "MERGE",
-        "MKACTIVITY",
-        "MKCALENDAR",
-        "MKCOL",
-        "MOVE",
-        "MSEARCH",
-        "NOTIFY",
-        "PROPFIND",
-        "PROPPATCH",
-        "PURGE",
-        "QUERY",
-        "REBIND",
-        "REPORT",
-        "SEARCH",
-        "SOURCE",
-        "SUBSCRIBE",
-        "UNBIND",
-        "UNLINK",
-        "UNLOCK",
-        "UNSUBSCRIBE",
-    ];
-    matches!(
-        *method,
-        Method::GET
-            | Method::POST
-            | Method::PUT
-            | Method::DELETE
-            | Method::HEAD
-            | Method::OPTIONS
-            | Method::CONNECT
-            | Method::PATCH
-            | Method::TRACE
-    ) || NAMES.contains(&method.as_str())
 }

@@ -97,6 +97,18 @@ impl H1Error {
         }
     }
 
+    /// The status that answers a request which a codec refuses with these details after
+    /// its head: 431 for trailers beyond the limits, else 400.
+    pub fn status_of(details: &str) -> StatusCode {
+        match [Self::TOO_LARGE, Self::TOO_MANY]
+            .iter()
+            .find(|e| e.details == details)
+        {
+            Some(error) => error.status,
+            None => StatusCode::BAD_REQUEST,
+        }
+    }
+
     /// 400 with the parser's own details.
     pub(super) const CODEC: Self = Self::answer(StatusCode::BAD_REQUEST, "http1.codec_error");
     /// 400: a byte that no field may hold.

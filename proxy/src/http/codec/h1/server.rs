@@ -51,6 +51,8 @@ pub struct ServerConnection {
     /// The responses say so, and the client is given time to follow.
     announced: bool,
     failed: Option<StreamError>,
+    /// Bytes of the next head came.
+    begun: bool,
 }
 
 impl ServerConnection {
@@ -68,11 +70,13 @@ impl ServerConnection {
             close: false,
             announced: false,
             failed: None,
+            begun: false,
             options,
         }
     }
 
-    /// The next request; none when the client ends the connection instead.
+    /// The next request; none when the client ends the connection instead. If it does so
+    /// in the middle of a head, the error says that it is gone.
     ///
     /// After an error that is no disconnection the error is to be answered with
     /// the functions that send, and the connection closed.
@@ -82,6 +86,7 @@ impl ServerConnection {
     ) -> Poll<Result<Option<NextRequest>, H1Error>> {
         loop {
             let before = self.wire.consumed();
+            self.begun |= !self.wire.input.is_empty();
             match parse_request(&mut self.wire.input, &mut self.scan, &self.options) {
                 Ok(Some(request)) => {
                     self.tally = Tally::begin(before, &self.wire);
@@ -94,13 +99,18 @@ impl ServerConnection {
                 }
             }
             if let Poll::Ready(Err(_)) = self.wire.poll_flush(cx) {
-                return Poll::Ready(Err(H1Error::DISCONNECTED));
+                return Poll::Ready(self.gone());
             }
-            match ready!(self.wire.poll_fill(cx)) {
-                Ok(0) => return Poll::Ready(Ok(None)),
-                Ok(_) => {}
-                Err(_) => return Poll::Ready(Err(H1Error::DISCONNECTED)),
+            if !matches!(ready!(self.wire.poll_fill(cx)), Ok(n) if n > 0) {
+                return Poll::Ready(self.gone());
             }
+        }
+    }
+
+    fn gone(&self) -> Result<Option<NextRequest>, H1Error> {
+        match self.begun {
+            true => Err(H1Error::DISCONNECTED),
+            false => Ok(None),
         }
     }
 
@@ -113,6 +123,7 @@ impl ServerConnection {
             dropped,
             field_bytes,
         } = request;
+        self.begun = false;
         self.tally.received(field_bytes);
         self.asked = Asked {
             head: head.method == Method::HEAD,
@@ -339,7 +350,7 @@ impl ServerConnection {
 
     /// Between requests, and no byte of another one is there.
     pub fn is_idle(&self) -> bool {
-        self.is_between_requests() && self.wire.input.is_empty()
+        self.is_between_requests() && self.wire.input.is_empty() && !self.begun
     }
 
     /// This connection for its next request; none if it is to be closed.

@@ -201,6 +201,10 @@ async fn a_half_close_is_a_disconnect() {
     let (mut connection, mut peer) = server(Options::default());
     peer.write_all(b"GET / HT").await.unwrap();
     drop(peer);
+    let gone = poll_fn(|cx| connection.poll_next_head(cx)).await;
+    assert!(gone.is_err_and(|error| error.disconnected));
+    let (mut connection, peer) = server(Options::default());
+    drop(peer);
     assert_eq!(poll_fn(|cx| connection.poll_next_head(cx)).await, Ok(None));
 }
 

@@ -366,10 +366,51 @@ fn chunk_framing_is_as_strict_as_envoys() {
     ] {
         assert_eq!(read(bad), Err(H1Error::CODEC), "{bad:?}");
     }
-    let endless = format!("1;{}\r\n", "a".repeat(20_000));
-    assert_eq!(read(&endless), Err(H1Error::CODEC));
-    let endless = format!("1\r\nx{}\r\n", "a".repeat(20_000));
-    assert_eq!(read(&endless), Err(H1Error::CODEC));
+    let long = "a".repeat(70_000);
+    let skipped = format!("1;{long}\r\nx{long}\r\n0;{long}\r\n\r\n");
+    assert_eq!(read(&skipped), Ok(b"x".to_vec()));
+}
+
+#[test]
+fn chunks_that_come_together_are_one_event_and_count_only_if_all_is_well() {
+    let events = |body: &str| {
+        let mut decoder = Decoder::new(Framing::Chunked, &Options::default());
+        let mut buf = BytesMut::from(body);
+        let mut out = Vec::new();
+        while let Some(event) = decoder.decode(&mut buf)? {
+            let end = !matches!(
+                event,
+                BodyEvent::Data {
+                    end_stream: false,
+                    ..
+                }
+            );
+            out.push(event);
+            if end {
+                break;
+            }
+        }
+        Ok::<_, H1Error>(out)
+    };
+    let data = |bytes: &'static str, end_stream| BodyEvent::Data {
+        bytes: Bytes::from_static(bytes.as_bytes()),
+        end_stream,
+    };
+    let both = "2\r\nab\r\n1\r\nc\r\n";
+    assert_eq!(events(both), Ok(vec![data("abc", false)]));
+    assert_eq!(
+        events(&format!("{both}0\r\n\r\n")),
+        Ok(vec![data("abc", true)])
+    );
+    assert_eq!(
+        events(&format!("{both}0\r\nx: y\r\n\r\n")),
+        Ok(vec![data("abc", false), BodyEvent::End])
+    );
+    assert_eq!(events(&format!("{both}zz\r\n")), Err(H1Error::CODEC));
+    let mut decoder = Decoder::new(Framing::Chunked, &Options::default());
+    let mut buf = BytesMut::from(&format!("{both}0\n")[..]);
+    assert_eq!(decoder.decode(&mut buf), Ok(Some(data("abc", false))));
+    assert_eq!(decoder.decode(&mut buf), Err(H1Error::CODEC));
 }
 
 proptest! {
