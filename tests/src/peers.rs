@@ -14,6 +14,8 @@ use parking_lot::Mutex;
 pub const GRPC_GO_CLIENT: &str = "google.golang.org/grpc/interop/client@v1.85.0";
 /// grpc-go's interoperability server.
 pub const GRPC_GO_SERVER: &str = "google.golang.org/grpc/interop/server@v1.85.0";
+/// Conformance cases of HTTP/2 and HPACK.
+pub const H2SPEC: &str = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible";
 /// Python packages of the client suite.
 pub const PYTHON_CLIENTS: &[&str] = &["grpcio==1.85.1", "websockets==17.4"];
 
