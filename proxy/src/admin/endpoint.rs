@@ -51,6 +51,9 @@ impl Endpoint {
         let (sender, calls) = mpsc::channel(WAITING_CALLS);
         let config = listener(config, sender, worker, registry)?;
         let sockets = Arc::new(ListenerSockets::bind(&config, 1)?);
+        sockets
+            .listen()
+            .map_err(|e| format!("cannot listen on the admin address: {e}"))?;
         let spec = ListenerSpec::new(Arc::new(config), "admin");
         Ok(Self {
             _listener: WorkerListener::start(worker, &spec, &sockets),

@@ -1,18 +1,19 @@
 //! The sockets of a listener. They are bound on the main thread, before the
 //! configuration is acknowledged, and kept over updates: closing one would reset
-//! the connections that wait in its queue.
+//! the connections that wait in its queue. They listen once the listener serves:
+//! until then a client is refused, and may go elsewhere.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use outrigger_config::ir::ListenerConfig;
 use outrigger_types::Address;
 use parking_lot::Mutex;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 /// The bound sockets of a listener, a set a worker.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub struct ListenerSockets {
     bound: Vec<Address>,
     /// Connections that were accepted here and live, on all workers.
     pub(super) connections: Arc<AtomicU64>,
+    backlog: i32,
+    listening: AtomicBool,
 }
 
 /// One bound socket.
@@ -43,6 +46,8 @@ impl ListenerSockets {
             workers: Mutex::new((0..workers).map(|_| Vec::new()).collect()),
             bound: Vec::new(),
             connections: Arc::default(),
+            backlog: i32::try_from(config.tcp_backlog).unwrap_or(libc::SOMAXCONN),
+            listening: AtomicBool::new(false),
         };
         if !config.bind_to_port {
             sockets.bound.clone_from(&config.addresses);
@@ -89,22 +94,21 @@ impl ListenerSockets {
     }
 
     fn bind_pipe(&mut self, path: &str) -> io::Result<()> {
-        let listener = match path.strip_prefix('@') {
-            Some(name) => {
-                use std::os::linux::net::SocketAddrExt;
-                let addr = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
-                UnixListener::bind_addr(&addr)?
-            }
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        match path.strip_prefix('@') {
+            Some(name) => socket.bind(&SockAddr::unix(format!("\0{name}"))?)?,
             None => {
                 // What a process that is gone left behind.
                 match std::fs::remove_file(path) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => {}
                 }
-                UnixListener::bind(path)?
+                socket.bind(&SockAddr::unix(path)?)?;
             }
-        };
-        listener.set_nonblocking(true)?;
+        }
+        let fd: OwnedFd = socket.into();
+        let listener = UnixListener::from(fd);
         for worker in self.workers.get_mut() {
             worker.push(ListenSocket::Unix(listener.try_clone()?));
         }
@@ -115,6 +119,24 @@ impl ListenerSockets {
     /// The addresses as bound: an ephemeral port is known here.
     pub fn bound(&self) -> &[Address] {
         &self.bound
+    }
+
+    /// Has the sockets listen, unless they do.
+    ///
+    /// # Errors
+    /// The system's: another process may listen there since they were bound.
+    pub fn listen(&self) -> io::Result<()> {
+        if self.listening.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let workers = self.workers.lock();
+        workers.iter().flatten().try_for_each(|socket| {
+            let socket = match socket {
+                ListenSocket::Tcp(tcp) => SockRef::from(tcp),
+                ListenSocket::Unix(unix) => SockRef::from(unix),
+            };
+            socket.listen(self.backlog)
+        })
     }
 
     /// Copies of the descriptors of one worker.
@@ -149,8 +171,6 @@ fn tcp_socket(addr: SocketAddr, config: &ListenerConfig, reuse_port: bool) -> io
     }
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
-    let backlog = i32::try_from(config.tcp_backlog).unwrap_or(libc::SOMAXCONN);
-    socket.listen(backlog)?;
     let fd: OwnedFd = socket.into();
     Ok(fd.into())
 }

@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -52,6 +52,8 @@ struct Shared {
     traffic: Option<Slab<DiscoveredFilterStats>>,
     /// Ends the accept loops.
     stop: CancellationToken,
+    /// The sockets are another's from now on: what waits in their queues is not for this one.
+    handed_over: AtomicBool,
     /// Ends the connections of all chains, also of those that are gone, as soon as they are idle.
     idle: CancellationToken,
 }
@@ -79,8 +81,31 @@ impl WorkerListener {
         spec: &Arc<ListenerSpec>,
         sockets: &Arc<ListenerSockets>,
     ) -> Self {
+        Self::start_until(worker, spec, sockets, CancellationToken::new())
+    }
+
+    /// Begins to accept in place of `self`, whose connections drain.
+    pub fn replace(
+        self,
+        worker: &Arc<Worker>,
+        spec: &Arc<ListenerSpec>,
+        sockets: &Arc<ListenerSockets>,
+    ) -> Self {
+        // The end of all connections is also that of those that drain.
+        let new = Self::start_until(worker, spec, sockets, self.shared.idle.clone());
+        let kept = Arc::ptr_eq(&self.sockets, sockets);
+        self.shared.handed_over.store(kept, Ordering::Relaxed);
+        self.remove(worker);
+        new
+    }
+
+    fn start_until(
+        worker: &Arc<Worker>,
+        spec: &Arc<ListenerSpec>,
+        sockets: &Arc<ListenerSockets>,
+        idle: CancellationToken,
+    ) -> Self {
         let scope = worker.store.scope(&format!("listener.{}.", spec.stat_name));
-        let idle = CancellationToken::new();
         let shared = Arc::new(Shared {
             stats: scope.slab::<ListenerStats>(),
             worker_stats: scope
@@ -93,6 +118,7 @@ impl WorkerListener {
             limit_key: limit_key(&spec.config.name),
             traffic: (!worker.is_main()).then(|| scope.slab()),
             stop: CancellationToken::new(),
+            handed_over: AtomicBool::new(false),
             idle,
         });
         // What the main thread listens to is its own.
@@ -113,19 +139,14 @@ impl WorkerListener {
         }
     }
 
-    /// Whether an update may keep the sockets.
-    pub fn shares_sockets(&self, sockets: &Arc<ListenerSockets>) -> bool {
-        Arc::ptr_eq(&self.sockets, sockets)
-    }
-
-    /// Takes over a new configuration. Chains that have not changed keep their
+    /// Takes over other filter chains. Those that have not changed keep their
     /// connections; those that are gone ask theirs to end.
     pub fn update(&self, worker: &Arc<Worker>, spec: &Arc<ListenerSpec>) {
         let old = self.shared.state.read().clone();
         let new = Arc::new(State::new(worker, spec, Some(&old), &self.shared.idle));
         for (fingerprint, chain) in &old.chains {
             if !new.chains.contains_key(fingerprint) {
-                self.retire(chain.clone(), worker.drain.time);
+                self.retire(worker, chain.clone());
             }
         }
         *self.shared.state.write() = new;
@@ -161,17 +182,21 @@ impl WorkerListener {
 
     /// The listener is gone: accepts no more, and asks its connections to end;
     /// those that are left after the drain time are cut.
-    pub fn remove(&self, drain_time: Duration) {
+    pub fn remove(&self, worker: &Worker) {
         self.stop_accepting();
         for chain in self.shared.state.read().chains.values() {
-            self.retire(chain.clone(), drain_time);
+            self.retire(worker, chain.clone());
         }
     }
 
     /// Drains a chain that serves no more. It is kept, with its stats, until its
     /// time is up.
-    fn retire(&self, chain: Arc<Chain>, drain_time: Duration) {
+    fn retire(&self, worker: &Worker, chain: Arc<Chain>) {
         chain.start_drain();
+        if let Some(hcm) = &chain.hcm {
+            worker.note_draining(hcm);
+        }
+        let drain_time = worker.drain.time;
         let shared = self.shared.clone();
         tokio::spawn(async move {
             tokio::time::sleep(drain_time).await;
@@ -254,6 +279,9 @@ async fn accept_tcp(shared: Arc<Shared>, socket: std::net::TcpListener) -> io::R
             Ok((stream, peer)) => shared.admit_tcp(stream, peer),
             Err(error) => accept_failed(&error).await,
         }
+    }
+    if shared.handed_over.load(Ordering::Relaxed) {
+        return Ok(());
     }
     // What the kernel has accepted before the socket closes would be reset.
     let socket = listener.into_std()?;

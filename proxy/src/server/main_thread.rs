@@ -263,7 +263,8 @@ impl Main {
         self.state.init = self.xds.state();
         // Envoy's workers accept from then on.
         if self.state.init == InitState::Initialized && !self.snapshot.workers_started() {
-            self.snapshot.note_workers_started();
+            self.snapshot.start_workers();
+            self.snapshot.publish();
         }
     }
 

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::access_log::AccessLogManager;
 use crate::http::codec::{BodyEvent, HeadEvent};
+use crate::http::conn_manager::Hcm;
 use crate::http::conn_manager::request::Caller;
 use crate::listener::worker::WorkerListener;
 use crate::listener::{DrainPolicy, ListenerSockets, ListenerSpec};
@@ -80,8 +81,10 @@ pub enum Change {
     Routes(Arc<str>, Arc<RouteTable>),
     /// A route configuration is gone.
     RemoveRoutes(Arc<str>),
-    /// A listener was added or changed.
+    /// A listener was added, or takes the place of one whose connections drain.
     Listener(Arc<ListenerSpec>, Arc<ListenerSockets>),
+    /// A listener has other filter chains.
+    FilterChains(Arc<ListenerSpec>),
     /// A listener is gone; its connections drain.
     RemoveListener(Arc<str>),
     /// A listener asks its connections to end, by and by.
@@ -136,6 +139,8 @@ pub struct Worker {
     clusters: RwLock<HashMap<Arc<str>, Arc<WorkerCluster>>>,
     routes: RwLock<HashMap<Arc<str>, Arc<RouteTable>>>,
     listeners: Mutex<HashMap<Arc<str>, WorkerListener>>,
+    /// What serves connections that drain: it still takes other routes.
+    draining: Mutex<Vec<Weak<Hcm>>>,
     runtime: ArcSwap<RuntimeSnapshot>,
     /// Counters of virtual clusters and routes, by the name below which they are.
     request_counters: Mutex<HashMap<Arc<str>, Arc<RequestCounters>>>,
@@ -191,6 +196,7 @@ impl Worker {
             clusters: RwLock::default(),
             routes: RwLock::default(),
             listeners: Mutex::default(),
+            draining: Mutex::default(),
             runtime: ArcSwap::default(),
             request_counters: Mutex::default(),
         })
@@ -301,10 +307,15 @@ impl Worker {
                 self.publish_routes(name, None);
             }
             Change::Listener(spec, sockets) => self.set_listener(spec, sockets),
+            Change::FilterChains(spec) => {
+                if let Some(listener) = self.listeners.lock().get(&spec.config.name) {
+                    listener.update(self, spec);
+                }
+            }
             Change::RemoveListener(name) => {
                 let gone = self.listeners.lock().remove(name);
                 if let Some(gone) = gone {
-                    gone.remove(self.drain.time);
+                    gone.remove(self);
                 }
             }
             Change::DrainListener(name) => {
@@ -354,20 +365,31 @@ impl Worker {
                 }
             }
         }
+        // Those that drain keep the last routes when nobody else needs them.
+        if let Some(table) = table {
+            for hcm in self.draining.lock().iter().filter_map(Weak::upgrade) {
+                if hcm.rds_name().is_some_and(|n| **n == *name) {
+                    hcm.set_routes(Some(table.clone()));
+                }
+            }
+        }
+    }
+
+    /// Connections of an HTTP connection manager drain from now on.
+    pub fn note_draining(&self, hcm: &Arc<Hcm>) {
+        let mut draining = self.draining.lock();
+        draining.retain(|known| known.strong_count() > 0);
+        draining.push(Arc::downgrade(hcm));
     }
 
     fn set_listener(self: &Arc<Self>, spec: &Arc<ListenerSpec>, sockets: &Arc<ListenerSockets>) {
         let mut listeners = self.listeners.lock();
-        match listeners.get(&spec.config.name) {
-            Some(listener) if listener.shares_sockets(sockets) => listener.update(self, spec),
-            _ => {
-                let new = WorkerListener::start(self, spec, sockets);
-                let old = listeners.insert(spec.config.name.clone(), new);
-                if let Some(old) = old {
-                    old.remove(self.drain.time);
-                }
-            }
-        }
+        let name = spec.config.name.clone();
+        let new = match listeners.remove(&name) {
+            Some(old) => old.replace(self, spec, sockets),
+            None => WorkerListener::start(self, spec, sockets),
+        };
+        listeners.insert(name, new);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Listeners that were taken away and whose connections drain. Their stats are
 //! shown until the drain time has passed, as in Envoy.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use outrigger_config::ir::NetworkTerminal;
@@ -19,8 +20,11 @@ pub(super) struct Draining {
     listeners: Vec<DrainingListener>,
 }
 
+/// A listener, or filter chains of one that serves on.
 struct DrainingListener {
     until: Instant,
+    /// How many chains; none for the whole listener.
+    chains: Option<usize>,
     /// Keeps its stats.
     _scopes: Vec<Scope>,
 }
@@ -49,25 +53,39 @@ impl Snapshot {
     }
 
     pub(super) fn begin_drain(&mut self, entry: &ListenerEntry) {
+        self.begin(entry, None);
+    }
+
+    /// Drains the chains of a listener that its next version has no more.
+    pub(super) fn begin_chain_drain(&mut self, old: &ListenerEntry, new: &ListenerEntry) {
+        let kept: HashSet<u64> = new.chains().map(|chain| chain.fingerprint).collect();
+        let gone = old.chains().filter(|c| !kept.contains(&c.fingerprint));
+        let gone = gone.count();
+        if gone > 0 {
+            self.begin(old, Some(gone));
+        }
+    }
+
+    fn begin(&mut self, entry: &ListenerEntry, chains: Option<usize>) {
         // A drain time past the clock's range is no drain time worth keeping.
         let Some(until) = Instant::now().checked_add(self.draining.time) else {
             return;
         };
         let _scopes = self.scopes(entry);
-        self.draining
-            .listeners
-            .push(DrainingListener { until, _scopes });
+        self.draining.listeners.push(DrainingListener {
+            until,
+            chains,
+            _scopes,
+        });
         self.end_drained();
     }
 
     fn scopes(&self, entry: &ListenerEntry) -> Vec<Scope> {
-        let config = &entry.spec.config;
         let listener = format!("listener.{}.", entry.spec.stat_name);
         let mut prefixes: Vec<String> = (0..self.workers.len())
             .map(|n| format!("{listener}worker_{n}."))
             .collect();
-        let chains = config.filter_chains.iter();
-        for chain in chains.chain(&config.default_filter_chain) {
+        for chain in entry.chains() {
             if let NetworkTerminal::Http(hcm) = &chain.terminal {
                 let prefix = &hcm.stat_prefix;
                 prefixes.push(format!("http.{prefix}."));
@@ -79,8 +97,14 @@ impl Snapshot {
     }
 
     fn count_draining(&self) {
-        let n = i64::try_from(self.draining.listeners.len()).unwrap_or(i64::MAX);
-        self.listener_stats
-            .gauge_set(ListenerManagerStats::total_listeners_draining, n);
+        let listeners = &self.draining.listeners;
+        let whole = listeners.iter().filter(|l| l.chains.is_none()).count();
+        let chains = listeners.iter().filter_map(|l| l.chains).sum();
+        let set = |id, n: usize| {
+            self.listener_stats
+                .gauge_set(id, i64::try_from(n).unwrap_or(i64::MAX));
+        };
+        set(ListenerManagerStats::total_listeners_draining, whole);
+        set(ListenerManagerStats::total_filter_chains_draining, chains);
     }
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use filter_api::ConfigError;
 use outrigger_config::convert;
 use outrigger_config::ir::{
-    ConfigSourceConfig, ListenerConfig, NetworkTerminal, RouteSource, TrafficDirection,
+    ConfigSourceConfig, FilterChainConfig, ListenerConfig, NetworkTerminal, RouteSource,
+    TrafficDirection,
 };
 
 use super::addresses::check_addresses;
@@ -32,14 +33,18 @@ pub struct ListenerEntry {
 }
 
 impl ListenerEntry {
-    /// The route configurations that it takes from RDS.
-    pub fn rds(&self) -> impl Iterator<Item = RouteUse<'_>> {
+    /// Its filter chains, the default one last.
+    pub fn chains(&self) -> impl Iterator<Item = &Arc<FilterChainConfig>> {
         let config = &self.spec.config;
-        let chains = config
+        config
             .filter_chains
             .iter()
-            .chain(&config.default_filter_chain);
-        chains.filter_map(|chain| match &chain.terminal {
+            .chain(&config.default_filter_chain)
+    }
+
+    /// The route configurations that it takes from RDS.
+    pub fn rds(&self) -> impl Iterator<Item = RouteUse<'_>> {
+        self.chains().filter_map(|chain| match &chain.terminal {
             NetworkTerminal::Http(hcm) => match &hcm.routes {
                 RouteSource::Rds { name, source } => Some(RouteUse {
                     name,
@@ -130,13 +135,9 @@ impl Snapshot {
             sockets,
             given_up: BTreeSet::new(),
         };
-        if self.has_routes(&entry) {
-            self.warming_listeners.remove(&name);
-            self.publish_listener(name, entry);
-        } else {
-            self.warming_listeners.insert(name, entry);
-        }
-        self.count_listeners();
+        // One that takes the place of another that warms warms on until it is ready itself.
+        self.warming_listeners.insert(name, entry);
+        self.routes_known();
         Ok(Applied::Changed)
     }
 
@@ -159,13 +160,64 @@ impl Snapshot {
     }
 
     fn publish_listener(&mut self, name: Arc<str>, entry: ListenerEntry) {
-        self.pending
-            .push(Change::Listener(entry.spec.clone(), entry.sockets.clone()));
-        for _ in &self.workers {
-            self.listener_stats
-                .inc(ListenerManagerStats::listener_create_success);
+        if !self.workers_started {
+            self.listeners.insert(name, entry);
+            return;
+        }
+        let old = self.listeners.remove(&name);
+        match &old {
+            Some(old) if is_in_place(old, &entry) => {
+                self.listener_stats
+                    .inc(ListenerManagerStats::listener_in_place_updated);
+                self.begin_chain_drain(old, &entry);
+                self.pending.push(Change::FilterChains(entry.spec.clone()));
+                self.count_created();
+            }
+            _ => {
+                if let Some(old) = &old {
+                    self.begin_drain(old);
+                }
+                self.serve(&entry);
+            }
         }
         self.listeners.insert(name, entry);
+    }
+
+    /// Has the workers accept for a listener.
+    fn serve(&mut self, entry: &ListenerEntry) {
+        if let Err(error) = entry.sockets.listen() {
+            tracing::error!(target: "config", listener = %entry.spec.config.name, %error, "cannot listen");
+            self.listener_stats
+                .inc(ListenerManagerStats::listener_create_failure);
+            return;
+        }
+        self.pending
+            .push(Change::Listener(entry.spec.clone(), entry.sockets.clone()));
+        self.count_created();
+    }
+
+    fn count_created(&self) {
+        let workers = u64::try_from(self.workers.len()).unwrap_or(u64::MAX);
+        self.listener_stats
+            .add(ListenerManagerStats::listener_create_success, workers);
+    }
+
+    /// The workers accept from now on, for the listeners that are ready, and for others as
+    /// they become so.
+    pub fn start_workers(&mut self) {
+        self.workers_started = true;
+        self.listener_stats
+            .gauge_set(ListenerManagerStats::workers_started, 1);
+        let ready = std::mem::take(&mut self.listeners);
+        for entry in ready.values() {
+            self.serve(entry);
+        }
+        self.listeners = ready;
+    }
+
+    /// Whether the workers accept.
+    pub fn workers_started(&self) -> bool {
+        self.workers_started
     }
 
     /// Publishes the listeners that waited only for routes that are known now.
@@ -204,7 +256,9 @@ impl Snapshot {
         let warming = self.warming_listeners.remove(name).is_some();
         let removed = self.listeners.remove(name);
         let active = removed.is_some();
-        if let Some(entry) = removed {
+        if let Some(entry) = removed
+            && self.workers_started
+        {
             self.begin_drain(&entry);
             self.pending.push(Change::RemoveListener(name.into()));
         }
@@ -310,5 +364,12 @@ fn same_binding(old: &ListenerConfig, new: &ListenerConfig) -> bool {
         && old.bind_to_port == new.bind_to_port
         && old.enable_reuse_port == new.enable_reuse_port
         && old.ipv4_compat == new.ipv4_compat
-        && old.tcp_backlog == new.tcp_backlog
+}
+
+/// Whether a listener that serves only gets other filter chains. Any other change makes it
+/// another listener, and all connections of the old one drain.
+fn is_in_place(old: &ListenerEntry, new: &ListenerEntry) -> bool {
+    Arc::ptr_eq(&old.sockets, &new.sockets)
+        && !new.spec.config.filter_chains.is_empty()
+        && convert::differ_in_chains_alone(&old.received.bytes, &new.received.bytes)
 }

@@ -198,18 +198,6 @@ impl Snapshot {
         self.pending.push(Change::Runtime(runtime));
     }
 
-    /// Notes that the workers run, for `listener_manager.workers_started`.
-    pub fn note_workers_started(&mut self) {
-        self.workers_started = true;
-        self.listener_stats
-            .gauge_set(ListenerManagerStats::workers_started, 1);
-    }
-
-    /// Whether the workers run.
-    pub fn workers_started(&self) -> bool {
-        self.workers_started
-    }
-
     fn convert<T>(
         &self,
         convert: impl FnOnce(&ConvertContext<'_>) -> Result<Converted<T>, ConfigError>,

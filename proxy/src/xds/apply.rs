@@ -7,7 +7,7 @@ use xds_client::protocol::{Push, Rejection, Resource, WILDCARD};
 use xds_client::types;
 
 use super::Xds;
-use super::stats::{self, Outcome, ReloadStats, RouteStats, unix_millis};
+use super::stats::{self, Outcome, ReloadStats, unix_millis};
 use crate::snapshot::{Applied, Origin, Received, Snapshot};
 
 impl Xds {
@@ -163,8 +163,9 @@ impl Xds {
         }
         // As in Envoy, routes that a listener names cannot be taken away.
         for name in &push.removed {
+            let accepted = Outcome::Accepted(&push.version, begin.elapsed());
             for slabs in self.routes.of(name) {
-                slabs.empty.inc(RouteStats::update_empty);
+                stats::note(&slabs.updates, accepted);
             }
             tracing::warn!(target: "router", %name, "removal of routes that are in use ignored");
         }

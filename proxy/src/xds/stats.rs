@@ -51,7 +51,7 @@ outrigger_stats::stat_set! {
     /// `http.<prefix>.rds.<name>.`, what CDS has not.
     pub struct RouteStats {
         counters {
-            /// Answers without the routes that were asked for.
+            /// Answers without resources, which Envoy does not take to subscriptions of routes.
             update_empty,
         }
     }

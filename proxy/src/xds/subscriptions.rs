@@ -23,7 +23,8 @@ pub(super) struct RouteSubscriptions {
 
 pub(super) struct RouteSlabs {
     pub(super) updates: Slab<ReloadStats>,
-    pub(super) empty: Slab<RouteStats>,
+    /// Keeps a name that Envoy has and does not count under.
+    _empty: Slab<RouteStats>,
 }
 
 impl RouteSubscriptions {
@@ -140,7 +141,7 @@ impl Xds {
                 let scope = store.scope(&format!("http.{}.rds.{}.", key.0, key.1));
                 let slabs = RouteSlabs {
                     updates: scope.slab(),
-                    empty: scope.slab(),
+                    _empty: scope.slab(),
                 };
                 stats::note(&slabs.updates, Outcome::Started);
                 slabs

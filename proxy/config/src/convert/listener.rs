@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use filter_api::ConfigError;
 use outrigger_types::Address;
+use prost::Message;
 
 use super::access_log::access_logs;
 use super::any::Typed;
@@ -31,6 +32,19 @@ pub fn listener(bytes: &[u8], cx: &ConvertContext<'_>) -> Result<Converted<Liste
         |message| format!("listener \"{}\"", message.name),
         |message| convert(message, cx),
     )
+}
+
+/// Whether two listeners are the same but for their filter chains, the default one
+/// among them.
+pub fn differ_in_chains_alone(old: &[u8], new: &[u8]) -> bool {
+    let rest = |bytes: &[u8]| {
+        let mut message = pb::Listener::decode(bytes).ok()?;
+        message.filter_chains.clear();
+        message.default_filter_chain = None;
+        Some(message)
+    };
+    let (old, new) = (rest(old), rest(new));
+    old.is_some() && old == new
 }
 
 fn convert(message: pb::Listener, cx: &ConvertContext<'_>) -> Result<ListenerConfig> {

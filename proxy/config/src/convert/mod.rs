@@ -57,7 +57,7 @@ pub use access_log::access_logs;
 pub use bootstrap::bootstrap;
 pub use cluster::cluster;
 pub use endpoint::load_assignment;
-pub use listener::listener;
+pub use listener::{differ_in_chains_alone, listener};
 pub use matcher::{fraction, headers};
 pub use route::route_table;
 pub use structure::metadata;
