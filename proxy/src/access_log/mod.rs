@@ -112,6 +112,13 @@ fn each_sink(
     listener: &ListenerConfig,
     open: impl Fn(&AccessLogSink) -> io::Result<()>,
 ) -> Result<(), ConfigError> {
+    for (index, log) in listener.access_logs.iter().enumerate() {
+        open(&log.sink).map_err(|error| {
+            ConfigError::new(describe(&log.sink, &error))
+                .at("access_log", index)
+                .within(format!("listener \"{}\"", listener.name))
+        })?;
+    }
     let chains = listener.filter_chains.iter();
     let chains = chains.enumerate().map(|(at, chain)| (Some(at), chain));
     let default = listener.default_filter_chain.iter().map(|c| (None, c));

@@ -1,5 +1,6 @@
 //! Listeners: sockets, filter chain match, and connections.
 
+pub mod connection_log;
 pub mod drain;
 pub mod filter_chain_match;
 pub mod sockets;

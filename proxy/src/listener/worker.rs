@@ -19,10 +19,12 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_util::sync::CancellationToken;
 
+use super::connection_log::{ConnectionLog, log_unmatched};
 use super::filter_chain_match::Peer;
 use super::sockets::ListenSocket;
 use super::stats::{DiscoveredFilterStats, ListenerStats, WorkerListenerStats};
 use super::{ListenerSockets, ListenerSpec};
+use crate::access_log::AccessLogger;
 use crate::http::conn_manager::{self, Hcm};
 use crate::network::io::Io;
 use crate::server::worker::Worker;
@@ -61,6 +63,7 @@ struct Shared {
 /// What an update replaces.
 struct State {
     spec: Arc<ListenerSpec>,
+    access_logs: Arc<[AccessLogger]>,
     chains: HashMap<u64, Arc<Chain>>,
 }
 
@@ -225,6 +228,11 @@ impl State {
         });
         Self {
             chains: chains.collect(),
+            access_logs: config
+                .access_logs
+                .iter()
+                .map(|log| worker.access_logs.logger(log))
+                .collect(),
             spec: spec.clone(),
         }
     }
@@ -425,11 +433,15 @@ impl Shared {
             transport_protocol: "raw_buffer",
             application_protocols: &[],
         };
-        let Some(config) = state.spec.matcher.find(&peer) else {
+        let found = state.spec.matcher.find(&peer).cloned();
+        let info = Arc::new(connection_info(state, found.as_deref(), local, remote));
+        let Some(config) = found else {
             // It is no connection yet, and counts as none.
             self.stats.inc(ListenerStats::no_filter_chain_match);
+            log_unmatched(&info, &state.access_logs);
             return;
         };
+        let log = ConnectionLog::new(&info, &state.access_logs);
         self.stats.inc(ListenerStats::downstream_cx_total);
         self.worker_stats
             .inc(WorkerListenerStats::downstream_cx_total);
@@ -440,29 +452,39 @@ impl Shared {
             self.stats.inc(ListenerStats::downstream_cx_destroy);
             return;
         };
-        let info = Arc::new(ConnectionInfo {
-            id: next_connection_id(),
-            direct_local: local.clone(),
-            local,
-            direct_remote: remote.clone(),
-            remote,
-            requested_server_name: "".into(),
-            tls: false,
-            start: Instant::now(),
-            listener_name: state.spec.config.name.clone(),
-            filter_chain_name: chain.config.name.clone(),
-            listener_metadata: state.spec.config.metadata.clone(),
-            filter_chain_metadata: chain.config.metadata.clone(),
-        });
+        let account = log.as_ref().map(|log| log.account.clone());
         let guard = ConnectionGuard::new(self);
         tokio::spawn(async move {
-            let serve = conn_manager::serve(hcm, io, info, chain.drain.child_token());
+            let serve = conn_manager::serve(hcm, io, info, chain.drain.child_token(), account);
             tokio::select! {
                 () = serve => {}
                 () = chain.end.cancelled() => {}
             }
-            drop(guard);
+            drop((guard, log));
         });
+    }
+}
+
+/// What is fixed for all streams of a new connection; `chain` is the one that takes it.
+fn connection_info(
+    state: &State,
+    chain: Option<&FilterChainConfig>,
+    local: Address,
+    remote: Address,
+) -> ConnectionInfo {
+    ConnectionInfo {
+        id: next_connection_id(),
+        direct_local: local.clone(),
+        local,
+        direct_remote: remote.clone(),
+        remote,
+        requested_server_name: "".into(),
+        tls: false,
+        start: Instant::now(),
+        listener_name: state.spec.config.name.clone(),
+        filter_chain_name: chain.map_or_else(|| "".into(), |chain| chain.name.clone()),
+        listener_metadata: state.spec.config.metadata.clone(),
+        filter_chain_metadata: chain.and_then(|chain| chain.metadata.clone()),
     }
 }
 

@@ -187,6 +187,7 @@ impl Lab {
         let message = listener(&setup, &log.to_string_lossy());
         let received = received("envoy.config.listener.v3.Listener", &message);
         snapshot.apply_listener(received, Origin::Static).unwrap();
+        snapshot.start_workers();
         snapshot.publish();
         let bound = snapshot.listeners().next().unwrap().sockets.bound()[0].clone();
         let Address::Ip(address) = bound else {

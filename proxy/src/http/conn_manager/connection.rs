@@ -19,16 +19,27 @@ use tokio_util::sync::CancellationToken;
 use super::{Hcm, HcmStats, http2};
 use crate::http::codec::{ServerStream, h1};
 use crate::http::stream::{Incoming, Stream};
-use crate::network::io::Io;
+use crate::listener::connection_log::Account;
+use crate::network::io::{ByteSink, Io};
 use crate::upstream::stats::Http1CodecStats;
 
 /// How HTTP/2 begins, as far as Envoy looks.
 const PREFACE: &[u8] = b"PRI * HTTP/2";
 
-/// Serves a connection to its end. `drain` asks it to end when it can.
-pub async fn serve(hcm: Arc<Hcm>, mut io: Io, info: Arc<ConnectionInfo>, drain: CancellationToken) {
+/// Serves a connection to its end. `drain` asks it to end when it can; `account` is told what
+/// the log of the listener wants to know.
+pub async fn serve(
+    hcm: Arc<Hcm>,
+    mut io: Io,
+    info: Arc<ConnectionInfo>,
+    drain: CancellationToken,
+    account: Option<Arc<Account>>,
+) {
     let counted = CountedConnection::new(&hcm);
-    io.report_to(hcm.clone());
+    match &account {
+        Some(account) => io.report_to(Arc::new(Accounted(hcm.clone(), account.clone()))),
+        None => io.report_to(hcm.clone()),
+    }
     let protocol = match hcm.config.codec {
         CodecType::Http1 => Protocol::Http11,
         CodecType::Http2 => Protocol::Http2,
@@ -38,11 +49,29 @@ pub async fn serve(hcm: Arc<Hcm>, mut io: Io, info: Arc<ConnectionInfo>, drain: 
         },
     };
     let counted = counted.speaks(protocol);
+    if let Some(account) = &account {
+        account.speaks(protocol);
+    }
     let end = match protocol {
         Protocol::Http2 => http2::serve(hcm, io, info, drain).await,
         Protocol::Http10 | Protocol::Http11 => serve_h1(&hcm, io, &info, drain).await,
     };
+    if let Some(account) = &account
+        && let Some(at_once) = end.malformed
+    {
+        account.note_malformed(at_once);
+    }
     counted.end_of(end);
+}
+
+/// Counts bytes with the HCM and for the log of the listener.
+struct Accounted(Arc<Hcm>, Arc<Account>);
+
+impl ByteSink for Accounted {
+    fn count_bytes(&self, read: u64, written: u64) {
+        self.0.count_bytes(read, written);
+        self.1.count(read, written);
+    }
 }
 
 /// Waits for the first bytes, as long as the timeouts of a connection and a drain let it.
@@ -96,6 +125,8 @@ pub(super) struct Ended {
     pub(super) active: bool,
     /// It was this side that cut the requests, whoever closed first then.
     pub(super) cut_here: bool,
+    /// The peer broke the protocol: true if that was the first it said.
+    pub(super) malformed: Option<bool>,
 }
 
 impl Ended {
@@ -125,7 +156,11 @@ async fn serve_h1(
         let next = match next_head(hcm, &mut connection, &mut life, &mut leave_by, &drain).await {
             Next::Request(next) => next,
             Next::Refused(error) => {
-                return Ended::idle(answer_error(hcm, info, connection, error).await);
+                let by_peer = answer_error(hcm, info, connection, error).await;
+                return Ended {
+                    malformed: Some(served == 0),
+                    ..Ended::idle(by_peer)
+                };
             }
             Next::Unfinished(limit) => {
                 return Ended::idle(answer_unfinished(hcm, info, connection, limit).await);
@@ -137,7 +172,7 @@ async fn serve_h1(
                 return Ended {
                     by_peer: true,
                     active: in_head,
-                    cut_here: false,
+                    ..Ended::default()
                 };
             }
             Next::TimeUp => return Ended::idle(linger(hcm, &mut connection).await),
@@ -188,7 +223,7 @@ async fn serve_h1(
             return Ended {
                 by_peer: true,
                 active,
-                cut_here: false,
+                ..Ended::default()
             };
         }
         if late || !connection.is_between_requests() {

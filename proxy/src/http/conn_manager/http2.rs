@@ -186,7 +186,7 @@ impl Http2 {
             End::Peer => Ended {
                 by_peer: true,
                 active,
-                cut_here: false,
+                ..Ended::default()
             },
             End::Local => {
                 let by_peer = match self.connection.take_parting() {
@@ -196,7 +196,7 @@ impl Http2 {
                 Ended {
                     by_peer,
                     active,
-                    cut_here: false,
+                    ..Ended::default()
                 }
             }
             End::Stuck => {
@@ -205,7 +205,7 @@ impl Http2 {
                 Ended {
                     by_peer: false,
                     active,
-                    cut_here: false,
+                    ..Ended::default()
                 }
             }
             End::ProtocolError => {
@@ -214,6 +214,7 @@ impl Http2 {
                     by_peer: false,
                     active,
                     cut_here: true,
+                    malformed: Some(self.served == 0),
                 }
             }
             End::Fault(fault) => {
@@ -229,6 +230,7 @@ impl Http2 {
                     by_peer,
                     active,
                     cut_here: true,
+                    malformed: Some(self.served == 0),
                 }
             }
         }
