@@ -173,6 +173,11 @@ impl KnownClusters for StaticClusters<'_> {
         self.get(name).is_some()
     }
 
+    /// Envoy finds it missing only where it serves.
+    fn has_ads(&self) -> bool {
+        true
+    }
+
     fn is_primary(&self, name: &str) -> bool {
         let cluster = self.get(name);
         cluster.is_some_and(|c| !matches!(c.discovery, DiscoveryConfig::Eds { .. }))

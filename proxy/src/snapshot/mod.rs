@@ -97,6 +97,7 @@ pub struct Snapshot {
     cluster_stats: Slab<ClusterManagerStats>,
     listener_stats: Slab<ListenerManagerStats>,
     workers_started: bool,
+    ads: bool,
     /// The main thread's own clusters, for calls of the proxy itself.
     main: Option<Arc<Worker>>,
     main_clusters: BTreeSet<Arc<str>>,
@@ -130,6 +131,7 @@ impl Snapshot {
             assignments: BTreeMap::new(),
             resolver,
             workers_started: false,
+            ads: false,
             main: None,
             main_clusters: BTreeSet::new(),
             initialized: false,
@@ -141,6 +143,12 @@ impl Snapshot {
     /// Gives the main thread clusters of its own, those named by [`use_on_main`](Self::use_on_main).
     pub fn serve_main(&mut self, worker: Arc<Worker>) {
         self.main = Some(worker);
+    }
+
+    /// Says whether the bootstrap has a stream of all types, which resources may then name as
+    /// their source. Not so by default.
+    pub fn set_ads(&mut self, configured: bool) {
+        self.ads = configured;
     }
 
     /// The main thread calls a cluster from now on.

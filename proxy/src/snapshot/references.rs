@@ -17,6 +17,9 @@ pub trait KnownClusters {
     /// Whether there is a cluster of that name, or will be once it is warm.
     fn is_known(&self, name: &str) -> bool;
 
+    /// Whether the bootstrap has a stream of all types.
+    fn has_ads(&self) -> bool;
+
     /// Whether it is one of the bootstrap's that does not itself wait for EDS.
     fn is_primary(&self, name: &str) -> bool;
 }
@@ -37,6 +40,10 @@ impl Snapshot {
 impl KnownClusters for Snapshot {
     fn is_known(&self, name: &str) -> bool {
         self.clusters.contains_key(name) || self.warming_clusters.contains_key(name)
+    }
+
+    fn has_ads(&self) -> bool {
+        self.ads
     }
 
     fn is_primary(&self, name: &str) -> bool {
@@ -83,10 +90,15 @@ pub fn check_bootstrap(
     Ok(())
 }
 
-/// Envoy's rule: a stream of its own goes to a cluster that is there from the start.
+/// Envoy's rules: a stream of its own goes to a cluster that is there from the start, and the
+/// stream of all types has to be configured.
 fn check_source(source: &ConfigSourceConfig, known: &dyn KnownClusters) -> Result<(), ConfigError> {
     let ConfigSourceKind::Api(api) = &source.source else {
-        return Ok(());
+        let reason = "there is no ads_config in the bootstrap";
+        return match known.has_ads() {
+            true => Ok(()),
+            false => Err(ConfigError::field("ads", reason)),
+        };
     };
     if known.is_primary(&api.cluster) {
         return Ok(());
