@@ -3,7 +3,7 @@
 use filter_api::ConfigError;
 use outrigger_config::convert::{self, ConvertContext};
 use outrigger_filters::Registry;
-use outrigger_stats::Store;
+use outrigger_stats::{StatsConfig, Store};
 use xds_api::bootstrap::{BOOTSTRAP, File, LoadError, Loaded, Options, load};
 use xds_api::json::{from_json, to_json};
 use xds_api::text::{Format, parse_yaml};
@@ -32,11 +32,21 @@ const KINDS: [Kind; 4] = [
     ),
 ];
 
+/// A store without stats and default tags, whose expressions cost more to compile
+/// than all the rest of an input.
+pub(crate) fn store() -> Store {
+    let config = StatsConfig {
+        use_all_default_tags: false,
+        ..StatsConfig::default()
+    };
+    Store::new(config).expect("a valid configuration")
+}
+
 /// A context in which nothing is registered yet.
 pub(crate) fn context() -> ConvertContext<'static> {
     ConvertContext {
         registry: &Registry,
-        store: Store::default(),
+        store: store(),
         reject_unknown_fields: false,
     }
 }

@@ -34,11 +34,7 @@ pub(crate) fn server(data: &[u8]) {
     let options = options(flags);
     let whole = read(&options, &[requests]);
     let cut = read(&options, &pieces(requests, seed));
-    assert_eq!(
-        until_end(&whole),
-        until_end(&cut),
-        "where the input is cut matters"
-    );
+    assert!(alike(&whole, &cut), "cut: {cut:?}\nin one: {whole:?}");
     for (at, event) in whole.iter().enumerate() {
         if let Event::Head(request) = event {
             exchange(request, &whole[at + 1..]);
@@ -46,15 +42,24 @@ pub(crate) fn server(data: &[u8]) {
     }
 }
 
-/// What was read before the end, and whether it is cut off there. What is wrong
-/// with a head is told before the head is whole or after, as it happens to come,
-/// and of several faults the first one that is seen.
-fn until_end(events: &[Event]) -> (&[Event], bool) {
+/// What was read before the end, what of a body came before it failed, and
+/// whether it failed. What is wrong with a head is told before the head is whole
+/// or after, as it happens to come, and of several faults the first one that is
+/// seen.
+fn until_end(events: &[Event]) -> (&[Event], &[u8], bool) {
     match events {
-        [rest @ .., Event::Failed(_)] => (rest, true),
-        [rest @ .., Event::Closed | Event::Refused(_)] => (rest, false),
+        [rest @ .., Event::Body(body), Event::Failed(_)] => (rest, body, true),
+        [rest @ .., Event::Failed(_)] => (rest, &[], true),
+        [rest @ .., Event::Closed | Event::Refused(_)] => (rest, &[], false),
         _ => panic!("no end: {events:?}"),
     }
+}
+
+/// Whether two ways to cut an input read the same. Of a body that fails, what is
+/// at hand with the fault is not passed on.
+fn alike(a: &[Event], b: &[Event]) -> bool {
+    let (a, b) = (until_end(a), until_end(b));
+    a.0 == b.0 && a.2 == b.2 && (a.1.starts_with(b.1) || b.1.starts_with(a.1))
 }
 
 fn options(flags: u8) -> Arc<Options> {
@@ -208,7 +213,7 @@ fn exchange(request: &NextRequest, after: &[Event]) {
         assert_eq!(declared, Ok(body.len()), "not as long as it said");
     }
     // What is no path the proxy answers itself, and of an upgrade raw bytes follow.
-    let has_path = matches!(request.head.path.first(), Some(b'/' | b'*'));
+    let has_path = request.head.path.starts_with(b"/");
     if request.head.protocol.is_some() || request.head.method == Method::CONNECT || !has_path {
         return;
     }
@@ -233,7 +238,10 @@ fn exchange(request: &NextRequest, after: &[Event]) {
     };
     let rest = match (trailers, rest) {
         (Some(sent), [Event::Trailers(seen), rest @ ..]) => {
-            assert_eq!(seen, sent);
+            let mut sent = sent.clone();
+            // It belongs to the framing, wherever it stands.
+            sent.remove(&names::TRANSFER_ENCODING);
+            assert_eq!(*seen, sent);
             rest
         }
         (_, rest) => rest,

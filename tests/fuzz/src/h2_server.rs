@@ -9,10 +9,10 @@ use outrigger::http::codec::BodyEvent;
 use outrigger::http::codec::h2::{Accepted, Next, Options, ServerConnection, ServerStream};
 use outrigger::http::codec_stats::CodecStats;
 use outrigger::network::io::Io;
-use outrigger_stats::Store;
 use outrigger_types::{Buffer, Headers, ResponseHead, StatusCode};
 
 use crate::bytes::{PIPE, first, pieces, poll, read, shut, write};
+use crate::config::store;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 /// Bytes before the payload of a frame.
@@ -26,7 +26,7 @@ pub(crate) fn server(data: &[u8]) {
     let (flags, rest) = first(data);
     let (seed, script) = first(rest);
     let (near, mut far) = Io::pair(PIPE);
-    let store = Store::default();
+    let store = store();
     let stats = CodecStats::from(&store.scope("http2.").slab());
     let mut server = Server {
         connection: ServerConnection::new(near, options(flags), stats),
