@@ -12,6 +12,8 @@ use super::codec::{UnderscoresAction, h1, h2};
 
 /// Largest head of a response where nothing is configured, KiB.
 const RESPONSE_HEADERS_KB: u32 = 60;
+/// The same for HTTP/1.
+const H1_RESPONSE_HEADERS_KB: u32 = 80;
 
 /// HTTP/1 towards downstream.
 pub fn h1_server(hcm: &HcmConfig, buffer_limit: usize) -> Arc<h1::Options> {
@@ -66,7 +68,7 @@ fn h1_options(
         send_fully_qualified_url: http1.send_fully_qualified_url,
         max_headers_bytes: kib(common
             .max_response_headers_kb
-            .unwrap_or(RESPONSE_HEADERS_KB)),
+            .unwrap_or(H1_RESPONSE_HEADERS_KB)),
         max_headers_count: common.max_headers_count as usize,
         write_buffer: bounded(buffer_limit, defaults.write_buffer),
         ..defaults

@@ -219,11 +219,8 @@ fn header_key_format_of(
     }
 }
 
-/// Options of HTTP/2. `stream_error` as for [`http1`].
-pub(super) fn http2(
-    message: Option<core::Http2ProtocolOptions>,
-    stream_error: bool,
-) -> Result<Http2Options> {
+/// Options of HTTP/2.
+pub(super) fn http2(message: Option<core::Http2ProtocolOptions>) -> Result<Http2Options> {
     let core::Http2ProtocolOptions {
         hpack_table_size,
         max_concurrent_streams,
@@ -236,8 +233,8 @@ pub(super) fn http2(
         max_consecutive_inbound_frames_with_empty_payload,
         max_inbound_priority_frames_per_stream,
         max_inbound_window_update_frames_per_data_frame_sent,
-        stream_error_on_invalid_http_messaging,
-        override_stream_error_on_invalid_http_message,
+        stream_error_on_invalid_http_messaging: _,
+        override_stream_error_on_invalid_http_message: _,
         custom_settings_parameters: _,
         connection_keepalive,
         use_oghttp2_codec: _,
@@ -276,10 +273,6 @@ pub(super) fn http2(
         max_inbound_window_update_frames_per_data_frame_sent: u32_or(
             max_inbound_window_update_frames_per_data_frame_sent,
             defaults::MAX_WINDOW_UPDATES_PER_DATA_FRAME,
-        ),
-        override_stream_error_on_invalid_http_message: bool_or(
-            override_stream_error_on_invalid_http_message,
-            stream_error_on_invalid_http_messaging || stream_error,
         ),
         keepalive: connection_keepalive
             .map(keepalive)

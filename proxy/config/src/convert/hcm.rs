@@ -93,11 +93,16 @@ pub(super) fn hcm(
     }
     let (filters, router) = filters(http_filters, &format!("http.{stat_prefix}."), cx)?;
     let stream_error = bool_or(stream_error_on_invalid_http_message, false);
+    let codec = codec(codec_type)?;
+    if stream_error && codec != CodecType::Http1 {
+        let why = "a malformed message of HTTP/2 ends its connection: only with codec_type HTTP1";
+        return refuse("stream_error_on_invalid_http_message", why);
+    }
     let (internal_addresses, internal_unix_sockets) = internal(internal_address_config)?;
     request_id(request_id_extension)?;
     let log = log_options(access_log_options)?;
     Ok(HcmConfig {
-        codec: codec(codec_type)?,
+        codec,
         stat_prefix,
         routes: routes(route_specifier, cx)?,
         filters,
@@ -106,7 +111,7 @@ pub(super) fn hcm(
         common_http: common_http(common_http_protocol_options)
             .within("common_http_protocol_options")?,
         http1: http1(http_protocol_options, stream_error).within("http_protocol_options")?,
-        http2: http2(http2_protocol_options, stream_error).within("http2_protocol_options")?,
+        http2: http2(http2_protocol_options).within("http2_protocol_options")?,
         server_name: non_empty(server_name).unwrap_or_else(|| defaults::SERVER_NAME.into()),
         server_header: server_header(server_header_transformation)?,
         scheme_overwrite: scheme(scheme_header_transformation)?,
@@ -153,7 +158,6 @@ pub(super) fn hcm(
         strip_port: strip_port(strip_matching_host_port, strip_port_mode)?,
         strip_trailing_host_dot,
         local_reply: local_reply(local_reply_config).within("local_reply_config")?,
-        stream_error_on_invalid_http_message: stream_error,
         flush_access_log_on_new_request: flush_access_log_on_new_request || log.on_new_request,
         access_log_flush_interval: timeout_or(
             "access_log_flush_interval",

@@ -81,7 +81,7 @@ fn old_options(of: Deprecated) -> Result<HttpOptions> {
         protocol,
         common: common_http(of.common).within("common_http_protocol_options")?,
         http1: http1(of.http1, false).within("http_protocol_options")?,
-        http2: http2(of.http2, false).within("http2_protocol_options")?,
+        http2: http2(of.http2).within("http2_protocol_options")?,
     })
 }
 
@@ -107,7 +107,7 @@ fn convert(message: pb::HttpProtocolOptions) -> Result<HttpOptions> {
         http1: http1(versions.http1, false)
             .within("http_protocol_options")
             .within(versions.mode)?,
-        http2: http2(versions.http2, false)
+        http2: http2(versions.http2)
             .within("http2_protocol_options")
             .within(versions.mode)?,
     })

@@ -126,8 +126,6 @@ pub struct Http2Options {
     pub max_inbound_priority_frames_per_stream: u32,
     /// WINDOW_UPDATE frames a DATA frame sent. Default 10.
     pub max_inbound_window_update_frames_per_data_frame_sent: u32,
-    /// A malformed message resets its stream, not the connection.
-    pub override_stream_error_on_invalid_http_message: bool,
     /// PING keep-alive; none for no PINGs.
     pub keepalive: Option<KeepaliveConfig>,
 }
@@ -171,7 +169,8 @@ pub struct Http1Options {
     pub allow_chunked_length: bool,
     /// How names are written.
     pub header_key_format: HeaderKeyFormat,
-    /// A malformed message closes only its stream where possible.
+    /// A request that is answered 400 leaves its connection open, as long as it could be
+    /// read to its end.
     pub override_stream_error_on_invalid_http_message: bool,
     /// Take methods that no RFC names.
     pub allow_custom_methods: bool,

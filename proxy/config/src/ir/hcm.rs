@@ -100,8 +100,6 @@ pub struct HcmConfig {
     pub strip_trailing_host_dot: bool,
     /// Rewrites local replies.
     pub local_reply: LocalReplyConfig,
-    /// On HTTP/1 a malformed message does not close the connection.
-    pub stream_error_on_invalid_http_message: bool,
     /// Log when the stream begins too.
     pub flush_access_log_on_new_request: bool,
     /// Log at this interval while the stream is open.

@@ -22,7 +22,11 @@ impl Stream {
         }
         // After a malformed message HTTP/1 does not go on, unless it is told to.
         if reply.status == StatusCode::BAD_REQUEST
-            && !self.hcm.config.stream_error_on_invalid_http_message
+            && !self
+                .hcm
+                .config
+                .http1
+                .override_stream_error_on_invalid_http_message
             && let ServerStream::H1(connection) = &mut self.down
         {
             connection.set_close();

@@ -36,10 +36,21 @@ impl IdleH1 {
                 Some(self.pooled)
             }
             Poll::Ready(_) => {
-                self.pooled.meta.note_close(true);
+                self.note_end();
                 None
             }
         }
+    }
+
+    /// It ended by itself: the peer closed it, or said what it was not asked for.
+    fn note_end(&self) {
+        let unasked = self.pooled.connection.sent_unasked();
+        let meta = &self.pooled.meta;
+        if unasked {
+            let stats = &meta.cluster().stats;
+            stats.inc(ClusterStats::upstream_cx_protocol_error);
+        }
+        meta.note_close(!unasked);
     }
 
     /// Closes it from our side.
@@ -140,7 +151,10 @@ impl Pool {
                 continue;
             }
             let gone = inner.idle.swap_remove(at);
-            gone.pooled.meta.note_close(closed);
+            match closed {
+                true => gone.note_end(),
+                false => gone.pooled.meta.note_close(false),
+            }
             if timed_out
                 && !closed
                 && let Some(cluster) = self.cluster.upgrade()

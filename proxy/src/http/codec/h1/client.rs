@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
-use http::Method;
 use outrigger_types::{Buffer, Headers, RequestHead, ResetReason, ResponseHead, StatusCode};
 
 use super::body::{Decoder, Framing};
@@ -76,10 +75,7 @@ impl ClientConnection {
         if target.into_iter().any(|b| *b <= b' ' || *b == 0x7f) {
             return Err(StreamError::local("http1.invalid_url"));
         }
-        self.asked = Asked {
-            head: head.method == Method::HEAD,
-            connect: head.method == Method::CONNECT,
-        };
+        self.asked = Asked::by(&head);
         self.body = None;
         self.tally = Tally::begin(self.wire.consumed(), &self.wire);
         let tail = self.wire.tail();
@@ -109,8 +105,8 @@ impl ClientConnection {
             return Err(StreamError::local("http1.request_out_of_place"));
         }
         self.asked = Asked {
-            head: false,
             connect: true,
+            ..Asked::default()
         };
         self.tunnel = true;
         self.tally = Tally::begin(self.wire.consumed(), &self.wire);

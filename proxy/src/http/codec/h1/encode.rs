@@ -105,7 +105,7 @@ fn response_framing(
 ) -> Outgoing {
     let ResponseContext { asked, case, .. } = context;
     let status = head.status;
-    if status == StatusCode::SWITCHING_PROTOCOLS || (asked.connect && status.is_success()) {
+    if asked.is_tunnel(status) {
         return Outgoing::Raw;
     }
     if status.is_informational()

@@ -66,6 +66,8 @@ struct Framings {
     /// A transfer coding other than one `chunked`.
     odd_coding: bool,
     close: bool,
+    /// It was `proxy-connection` that said so.
+    proxy_close: bool,
     keep_alive: bool,
     upgrade: bool,
     upgrade_to: Option<Bytes>,
@@ -83,9 +85,13 @@ impl Framings {
             self.odd_coding |= self.chunked || !value.eq_ignore_ascii_case(b"chunked");
             self.chunked = true;
         } else if *name == names::CONNECTION || *name == names::PROXY_CONNECTION {
+            let connection = *name == names::CONNECTION;
             for token in value.split(|b| *b == b',').map(<[u8]>::trim_ascii) {
-                self.close |= token.eq_ignore_ascii_case(b"close");
-                self.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+                if token.eq_ignore_ascii_case(b"close") {
+                    self.close = true;
+                    self.proxy_close |= !connection;
+                }
+                self.keep_alive |= connection && token.eq_ignore_ascii_case(b"keep-alive");
                 self.upgrade |= token.eq_ignore_ascii_case(b"upgrade");
             }
         } else if *name == names::UPGRADE {
@@ -94,8 +100,12 @@ impl Framings {
         Ok(())
     }
 
+    /// With HTTP/1.0 `keep-alive` outweighs `close`, as in Envoy.
     fn keeps_alive(&self, minor: u8) -> bool {
-        !self.close && (minor == 1 || self.keep_alive)
+        match minor {
+            1 => !self.close,
+            _ => self.keep_alive && !self.proxy_close,
+        }
     }
 
     /// Refuses two framings at once, unless Content-Length is to be dropped.
@@ -318,6 +328,27 @@ fn drop_h2c(headers: &mut Headers) {
 pub(super) struct Asked {
     pub(super) head: bool,
     pub(super) connect: bool,
+    pub(super) upgrade: bool,
+}
+
+impl Asked {
+    /// What this request asks for.
+    pub(super) fn by(head: &RequestHead) -> Self {
+        Self {
+            head: head.method == Method::HEAD,
+            connect: head.method == Method::CONNECT,
+            upgrade: head.protocol.is_some(),
+        }
+    }
+
+    /// Whether a response of this status ends the messages of the connection. An upgrade
+    /// that nobody asked for does not.
+    pub(super) fn is_tunnel(self, status: StatusCode) -> bool {
+        match status {
+            StatusCode::SWITCHING_PROTOCOLS => self.upgrade,
+            _ => self.connect && status.is_success(),
+        }
+    }
 }
 
 /// Takes a response's head out of `buf`; none if it is not whole yet.
@@ -367,7 +398,7 @@ fn response_framing(
     asked: Asked,
 ) -> Result<Framing, H1Error> {
     let status = head.status;
-    if status == StatusCode::SWITCHING_PROTOCOLS || (asked.connect && status.is_success()) {
+    if asked.is_tunnel(status) {
         return Ok(Framing::Raw);
     }
     if status.is_informational() || status == StatusCode::NO_CONTENT {

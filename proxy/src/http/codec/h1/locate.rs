@@ -3,12 +3,12 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use smallvec::SmallVec;
 
 use super::mend;
 use super::options::{H1Error, Options};
-use super::request_line::{RequestLine, is_token};
+use super::request_line::{RequestLine, is_token, write_status_line};
 
 /// Fields that are parsed without an allocation.
 const FIELDS: usize = 128;
@@ -34,7 +34,7 @@ impl Scan {
         if !self.waiting {
             return true;
         }
-        let from = self.at.saturating_sub(3);
+        let from = self.at.saturating_sub(3).min(buf.len());
         self.at = buf.len();
         end_of_head(&buf[from..]).is_some()
     }
@@ -149,6 +149,13 @@ pub(super) enum Kind {
 }
 
 impl Kind {
+    fn begins_with(self, first: u8) -> bool {
+        match self {
+            Self::Request => is_token(first),
+            Self::Response => first == b'H',
+        }
+    }
+
     fn locate(self, buf: &[u8], limit: usize) -> Result<Option<Layout>, httparse::Error> {
         match self {
             Self::Request => layout_request(buf, limit),
@@ -165,6 +172,9 @@ pub(super) fn take_head(
     options: &Options,
     kind: Kind,
 ) -> Result<Found, H1Error> {
+    if buf.first().is_some_and(|first| !kind.begins_with(*first)) {
+        return Err(H1Error::CODEC);
+    }
     if !scan.worth_parsing(buf) {
         return wait(buf, scan, options, kind);
     }
@@ -179,8 +189,14 @@ pub(super) fn take_head(
     }
 }
 
-/// Waits for more of a head. The first line is looked at as soon as it is whole.
-fn wait(buf: &[u8], scan: &mut Scan, options: &Options, kind: Kind) -> Result<Found, H1Error> {
+/// Waits for more of a head. The first line is looked at as soon as it is whole; one
+/// without a version is all there is.
+fn wait(
+    buf: &mut BytesMut,
+    scan: &mut Scan,
+    options: &Options,
+    kind: Kind,
+) -> Result<Found, H1Error> {
     if buf.len() > options.max_headers_bytes {
         return Err(H1Error::TOO_LARGE);
     }
@@ -188,8 +204,16 @@ fn wait(buf: &[u8], scan: &mut Scan, options: &Options, kind: Kind) -> Result<Fo
         && !scan.line_is_fine
         && let Some(lf) = buf.iter().position(|b| *b == b'\n')
     {
-        RequestLine::read(&buf[..lf], options)?;
+        let line = RequestLine::read(&buf[..lf], options)?;
         scan.line_is_fine = true;
+        if line.is_whole() {
+            let mut mended = Vec::with_capacity(lf + 12);
+            line.write(&mut mended);
+            mended.extend_from_slice(b"\r\n");
+            buf.advance(lf + 1);
+            *scan = Scan::default();
+            return found(mended, options, kind);
+        }
     }
     scan.wait(buf);
     Ok(None)
@@ -202,9 +226,6 @@ fn take_odd(
     options: &Options,
     kind: Kind,
 ) -> Result<Found, H1Error> {
-    if kind == Kind::Request && buf.first().is_some_and(|b| !is_token(*b)) {
-        return Err(H1Error::CODEC);
-    }
     let Some(len) = end_of_head(buf) else {
         return wait(buf, scan, options, kind);
     };
@@ -217,19 +238,18 @@ fn take_odd(
     let first = head.iter().position(|b| *b == b'\n').map_or(0, |lf| lf + 1);
     let (line, fields) = head.split_at(first);
     let mut mended = Vec::with_capacity(len);
-    let mut known_version = true;
     match kind {
-        Kind::Response => mended.extend_from_slice(line),
-        Kind::Request => {
-            let line = RequestLine::read(line, options)?;
-            known_version = line.is_http_1();
-            line.write(&mut mended);
-        }
+        Kind::Response => write_status_line(line, &mut mended)?,
+        Kind::Request => RequestLine::read(line, options)?.write(&mut mended),
     }
     mend::fields(&mut mended, fields)?;
+    found(mended, options, kind)
+}
+
+/// A head that was written anew.
+fn found(mended: Vec<u8>, options: &Options, kind: Kind) -> Result<Found, H1Error> {
     let mended = Bytes::from(mended);
     match kind.locate(&mended, options.max_headers_count) {
-        Ok(Some(_)) if !known_version => Err(H1Error::VERSION),
         Ok(Some(layout)) if layout.len == mended.len() => Ok(Some((mended, layout))),
         Err(httparse::Error::TooManyHeaders) => Err(H1Error::TOO_MANY),
         _ => Err(H1Error::CODEC),

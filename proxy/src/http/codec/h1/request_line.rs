@@ -1,4 +1,4 @@
-//! The first line of a request, by the rules of Envoy: what divides its words, which
+//! The first line of a message, by the rules of Envoy: what divides its words, which
 //! methods there are, and what may be a target.
 
 use http::Method;
@@ -31,36 +31,56 @@ impl<'a> RequestLine<'a> {
         if !is_target(target, name == Method::CONNECT) {
             return Err(H1Error::CODEC);
         }
-        match version {
-            [] => Err(H1Error::VERSION),
-            [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
-                if major.is_ascii_digit() && minor.is_ascii_digit() =>
-            {
-                Ok(Self {
-                    method,
-                    target,
-                    version,
-                })
-            }
-            _ => Err(H1Error::CODEC),
+        if !is_version(version) && !(version.is_empty() && options.accept_http_10) {
+            return Err(match version {
+                [] => H1Error::VERSION,
+                _ => H1Error::CODEC,
+            });
         }
+        Ok(Self {
+            method,
+            target,
+            version,
+        })
     }
 
-    /// Whether it is a version that the parser knows.
-    pub(super) fn is_http_1(&self) -> bool {
-        matches!(self.version, b"HTTP/1.1" | b"HTTP/1.0")
+    /// Whether it has no version, so that no fields follow.
+    pub(super) fn is_whole(&self) -> bool {
+        self.version.is_empty()
     }
 
-    /// Writes the line as it should be, in a version that the parser knows.
+    /// Writes the line as it should be. What is not HTTP/1.1 counts as HTTP/1.0.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        let version = match self.is_http_1() {
-            true => self.version,
-            false => b"HTTP/1.1",
+        let version: &[u8] = match self.version {
+            b"HTTP/1.1" => b"HTTP/1.1",
+            _ => b"HTTP/1.0",
         };
         for word in [self.method, b" ", self.target, b" ", version, b"\r\n"] {
             out.extend_from_slice(word);
         }
     }
+}
+
+/// Writes the first line of a response as it should be, without its reason.
+pub(super) fn write_status_line(line: &[u8], out: &mut Vec<u8>) -> Result<(), H1Error> {
+    let (version, rest) = word(line);
+    let (status, _) = word(rest);
+    if !is_version(version) || status.len() != 3 || !status.iter().all(u8::is_ascii_digit) {
+        return Err(H1Error::CODEC);
+    }
+    let version: &[u8] = match version {
+        b"HTTP/1.1" => b"HTTP/1.1 ",
+        _ => b"HTTP/1.0 ",
+    };
+    for word in [version, status, b" \r\n"] {
+        out.extend_from_slice(word);
+    }
+    Ok(())
+}
+
+fn is_version(word: &[u8]) -> bool {
+    matches!(word, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+        if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
 /// The first word, and what follows the blanks after it.
@@ -243,8 +263,39 @@ mod tests {
             assert_eq!(read(line), Err(H1Error::CODEC), "{line:?}");
         }
         assert_eq!(read("GET /"), Err(H1Error::VERSION));
-        let other = RequestLine::read(b"GET / HTTP/2.0", &Options::default());
-        assert!(!other.expect("a line").is_http_1());
+    }
+
+    #[test]
+    fn what_is_not_http_1_1_counts_as_http_1_0() {
+        for line in ["GET / HTTP/1.0", "GET / HTTP/2.0", "GET / HTTP/0.9"] {
+            assert_eq!(read(line).as_deref(), Ok("GET / HTTP/1.0\r\n"), "{line:?}");
+        }
+        let options = Options {
+            accept_http_10: true,
+            ..Options::default()
+        };
+        let simple = RequestLine::read(b"GET /\r\n", &options);
+        assert!(simple.is_ok_and(|line| line.is_whole()));
+    }
+
+    #[test]
+    fn a_status_line_is_written_anew() {
+        let written = |line: &str| {
+            let mut out = Vec::new();
+            write_status_line(line.as_bytes(), &mut out).ok()?;
+            String::from_utf8(out).ok()
+        };
+        let table = [
+            ("HTTP/1.1  200  OK\r\r\n", Some("HTTP/1.1 200 \r\n")),
+            ("HTTP/2.0 204 x\r\n", Some("HTTP/1.0 204 \r\n")),
+            ("HTTP/1.1 2000 OK\r\n", None),
+            ("HTTP/1.1 -20 OK\r\n", None),
+            ("http/1.1 200 OK\r\n", None),
+            ("HTTP/1.1\r\n", None),
+        ];
+        for (line, expected) in table {
+            assert_eq!(written(line).as_deref(), expected, "{line:?}");
+        }
     }
 
     #[test]

@@ -3,10 +3,7 @@
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::Method;
-use outrigger_types::{
-    Buffer, Headers, Protocol, RequestHead, ResetReason, ResponseHead, StatusCode, names,
-};
+use outrigger_types::{Buffer, Headers, Protocol, RequestHead, ResetReason, ResponseHead, names};
 
 use super::body::{Decoder, Framing};
 use super::encode::{self, Outgoing, ResponseContext};
@@ -125,10 +122,7 @@ impl ServerConnection {
         } = request;
         self.begun = false;
         self.tally.received(field_bytes);
-        self.asked = Asked {
-            head: head.method == Method::HEAD,
-            connect: head.method == Method::CONNECT,
-        };
+        self.asked = Asked::by(&head);
         self.http_10 = protocol == Protocol::Http10;
         self.raw = framing == Framing::Raw;
         self.close |= !keep_alive;
@@ -228,8 +222,7 @@ impl ServerConnection {
         if self.sending != Sending::Head {
             return Err(StreamError::local("http1.head_out_of_place"));
         }
-        let accepted = head.status == StatusCode::SWITCHING_PROTOCOLS
-            || (self.asked.connect && head.status.is_success());
+        let accepted = self.asked.is_tunnel(head.status);
         self.close |= !accepted && !self.body.is_done();
         self.close |= says_close(&head.headers);
         let context = self.context();
@@ -320,8 +313,7 @@ impl ServerConnection {
 
     /// Whether a final head that is sent now says `connection: close` of itself.
     pub fn will_add_close(&self, head: &ResponseHead) -> bool {
-        let accepted = head.status == StatusCode::SWITCHING_PROTOCOLS
-            || (self.asked.connect && head.status.is_success());
+        let accepted = self.asked.is_tunnel(head.status);
         !accepted
             && (self.close || !self.body.is_done())
             && !head.headers.contains(&names::CONNECTION)

@@ -259,6 +259,10 @@ fn frames_responses_as_envoy_does() {
         connect: true,
         ..get
     };
+    let upgrade = Asked {
+        upgrade: true,
+        ..get
+    };
     for (text, asked, framing) in [
         ("HTTP/1.1 200 OK\r\n\r\n", get, Ok(Framing::UntilClose)),
         (
@@ -286,7 +290,8 @@ fn frames_responses_as_envoy_does() {
             get,
             Err("http1.content_length_not_allowed"),
         ),
-        ("HTTP/1.1 101 Up\r\n\r\n", get, Ok(Framing::Raw)),
+        ("HTTP/1.1 101 Up\r\n\r\n", upgrade, Ok(Framing::Raw)),
+        ("HTTP/1.1 101 Up\r\n\r\n", get, Ok(Framing::None)),
         ("HTTP/1.1 200 OK\r\n\r\n", connect, Ok(Framing::Raw)),
         (
             "HTTP/1.1 700 Odd\r\ncontent-length: 1\r\n\r\n",
