@@ -31,17 +31,15 @@ impl<'a> RequestLine<'a> {
         if !is_target(target, name == Method::CONNECT) {
             return Err(H1Error::CODEC);
         }
-        if !is_version(version) && !(version.is_empty() && options.accept_http_10) {
-            return Err(match version {
-                [] => H1Error::VERSION,
-                _ => H1Error::CODEC,
-            });
+        match version {
+            [] if !options.accept_http_10 => Err(H1Error::VERSION),
+            other if !other.is_empty() && !is_version(other) => Err(H1Error::CODEC),
+            version => Ok(Self {
+                method,
+                target,
+                version,
+            }),
         }
-        Ok(Self {
-            method,
-            target,
-            version,
-        })
     }
 
     /// Whether it has no version, so that no fields follow.
