@@ -178,3 +178,20 @@ fn criteria_that_multiply_without_end_are_refused() {
         "{error}"
     );
 }
+
+#[test]
+fn stream_errors_are_refused_where_http_2_may_be_spoken() {
+    let verdict = |codec: &str| {
+        let fields = json!({ "codec_type": codec, "stream_error_on_invalid_http_message": true });
+        let listener = listener_with(hcm(fields));
+        refusal(names::LISTENER, &bytes(names::LISTENER, &listener))
+    };
+    assert_eq!(verdict("HTTP1"), None);
+    for codec in ["AUTO", "HTTP2"] {
+        let text = verdict(codec).expect("a refusal");
+        assert!(
+            text.contains("stream_error_on_invalid_http_message"),
+            "{codec}: {text}"
+        );
+    }
+}
