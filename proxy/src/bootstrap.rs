@@ -15,7 +15,7 @@ use xds_api::pb::envoy::config::core::v3::{Locality, Node};
 use crate::access_log;
 use crate::runtime::{self, Runtime};
 use crate::server::options::Options;
-use crate::snapshot::{self, KnownClusters};
+use crate::snapshot::{self, KnownClusters, Secrets};
 use crate::version;
 
 /// A bootstrap that was read.
@@ -132,6 +132,11 @@ pub fn check_static(
     runtime::apply_to_process(&runtime.snapshot());
     let cx = context(registry, &store);
     let mut ignored = loaded.ignored.clone();
+    let mut secrets = Secrets::default();
+    for bytes in &loaded.config.static_secrets {
+        let secret = take(convert::secret(bytes, &cx), &mut ignored)?;
+        secrets.set_static(&secret).map_err(|e| e.to_string())?;
+    }
     let mut clusters: Vec<ClusterConfig> = Vec::new();
     for bytes in &loaded.config.static_clusters {
         let cluster = take(convert::cluster(bytes, &cx), &mut ignored)?;
@@ -141,6 +146,9 @@ pub fn check_static(
                 cluster.name
             ));
         }
+        secrets
+            .upstream_sockets(&cluster, None)
+            .map_err(|e| e.to_string())?;
         clusters.push(cluster);
     }
     let known = StaticClusters(&clusters);
@@ -154,6 +162,9 @@ pub fn check_static(
         snapshot::check_addresses(&listener, &listeners).map_err(|e| e.to_string())?;
         access_log::check(&listener)?;
         snapshot::check_listener(&listener, &known).map_err(|e| e.to_string())?;
+        secrets
+            .downstream_sockets(&listener, None)
+            .map_err(|e| e.to_string())?;
         listeners.push(listener);
     }
     Ok(ignored)

@@ -10,6 +10,8 @@ pub const ENDPOINTS: &str = "type.googleapis.com/envoy.config.endpoint.v3.Cluste
 pub const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
 /// Route configurations (RDS).
 pub const ROUTES: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
+/// Secrets (SDS).
+pub const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 /// A resource with its name and TTL, around another in a state-of-the-world response.
 pub(crate) const WRAPPER: &str = "type.googleapis.com/envoy.service.discovery.v3.Resource";
 
@@ -30,6 +32,8 @@ pub fn method(type_url: &str, delta: bool) -> Option<&'static str> {
         (LISTENER, true) => "/envoy.service.listener.v3.ListenerDiscoveryService/DeltaListeners",
         (ROUTES, false) => "/envoy.service.route.v3.RouteDiscoveryService/StreamRoutes",
         (ROUTES, true) => "/envoy.service.route.v3.RouteDiscoveryService/DeltaRoutes",
+        (SECRET, false) => "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets",
+        (SECRET, true) => "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets",
         _ => return None,
     };
     Some(method)

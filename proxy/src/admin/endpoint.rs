@@ -54,7 +54,7 @@ impl Endpoint {
         sockets
             .listen()
             .map_err(|e| format!("cannot listen on the admin address: {e}"))?;
-        let spec = ListenerSpec::new(Arc::new(config), "admin");
+        let spec = ListenerSpec::new(Arc::new(config), Default::default(), "admin");
         Ok(Self {
             _listener: WorkerListener::start(worker, &spec, &sockets),
             sockets,

@@ -3,6 +3,7 @@
 pub mod connection_log;
 pub mod drain;
 pub mod filter_chain_match;
+mod handshake;
 pub mod sockets;
 pub mod stats;
 pub mod worker;
@@ -13,7 +14,9 @@ use outrigger_config::ir::ListenerConfig;
 
 pub use self::drain::{DrainDecision, DrainPolicy};
 use self::filter_chain_match::ChainMatcher;
+pub use self::handshake::{Handshake, Lost};
 pub use self::sockets::ListenerSockets;
+use crate::network::transport_socket::DownstreamSockets;
 
 /// A listener made ready for workers.
 #[derive(Debug)]
@@ -22,19 +25,22 @@ pub struct ListenerSpec {
     pub config: Arc<ListenerConfig>,
     /// Chooses the filter chain of a connection.
     pub matcher: ChainMatcher,
+    /// What carries the connections of its chains.
+    pub sockets: DownstreamSockets,
     /// Its name in stats: the address with `:` written `_`, or `stat_prefix`.
     pub stat_name: Arc<str>,
 }
 
 impl ListenerSpec {
     /// Makes a configuration ready; `addresses` are those really bound.
-    pub fn new(config: Arc<ListenerConfig>, bound: &str) -> Arc<Self> {
+    pub fn new(config: Arc<ListenerConfig>, sockets: DownstreamSockets, bound: &str) -> Arc<Self> {
         let stat_name: Arc<str> = match &config.stat_prefix {
             Some(prefix) => prefix.clone(),
             None => bound.replace(':', "_").into(),
         };
         Arc::new(Self {
             matcher: ChainMatcher::new(&config),
+            sockets,
             stat_name,
             config,
         })

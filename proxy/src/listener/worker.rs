@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use filter_api::Services as _;
 use outrigger_config::ir::{FilterChainConfig, NetworkTerminal};
-use outrigger_stats::Slab;
+use outrigger_stats::{Scope, Slab};
 use outrigger_types::{Address, ConnectionInfo};
 use parking_lot::RwLock;
 use socket2::SockRef;
@@ -21,12 +21,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection_log::{ConnectionLog, log_unmatched};
 use super::filter_chain_match::Peer;
+use super::handshake::{Handshake, HandshakeStats};
 use super::sockets::ListenSocket;
 use super::stats::{DiscoveredFilterStats, ListenerStats, WorkerListenerStats};
 use super::{ListenerSockets, ListenerSpec};
 use crate::access_log::AccessLogger;
 use crate::http::conn_manager::{self, Hcm};
 use crate::network::io::Io;
+use crate::network::transport_socket::DownstreamSocket;
 use crate::server::worker::Worker;
 use crate::upstream::pool::socket_keepalive;
 
@@ -41,6 +43,7 @@ pub struct WorkerListener {
 
 /// What the accept loops and the connections share.
 struct Shared {
+    scope: Scope,
     stats: Slab<ListenerStats>,
     worker_stats: Slab<WorkerListenerStats>,
     state: RwLock<Arc<State>>,
@@ -50,6 +53,8 @@ struct Shared {
     connections: Arc<AtomicU64>,
     /// The key of runtime that limits the connections of this listener.
     limit_key: Box<str>,
+    /// Made when a chain has TLS.
+    handshakes: OnceLock<Arc<HandshakeStats>>,
     /// None where the connections are no traffic: those of the admin endpoint.
     traffic: Option<Slab<DiscoveredFilterStats>>,
     /// Ends the accept loops.
@@ -119,6 +124,8 @@ impl WorkerListener {
             worker: worker.clone(),
             connections: sockets.connections.clone(),
             limit_key: limit_key(&spec.config.name),
+            scope: scope.clone(),
+            handshakes: OnceLock::new(),
             traffic: (!worker.is_main()).then(|| scope.slab()),
             stop: CancellationToken::new(),
             handed_over: AtomicBool::new(false),
@@ -453,15 +460,37 @@ impl Shared {
             return;
         };
         let account = log.as_ref().map(|log| log.account.clone());
+        let handshake = self.handshake(&state.spec, &chain.config);
         let guard = ConnectionGuard::new(self);
         tokio::spawn(async move {
-            let serve = conn_manager::serve(hcm, io, info, chain.drain.child_token(), account);
+            let drain = chain.drain.child_token();
+            let serve = conn_manager::serve(hcm, io, info, handshake, drain, account);
             tokio::select! {
                 () = serve => {}
                 () = chain.end.cancelled() => {}
             }
             drop((guard, log));
         });
+    }
+}
+
+impl Shared {
+    /// The handshake of a connection, if its chain has TLS.
+    fn handshake(&self, spec: &ListenerSpec, chain: &FilterChainConfig) -> Option<Handshake> {
+        let DownstreamSocket::Tls(context) = spec.sockets.of(chain.fingerprint) else {
+            return None;
+        };
+        Some(Handshake {
+            context,
+            stats: self.handshake_stats().clone(),
+            listener: self.stats.clone(),
+            timeout: chain.transport_socket_connect_timeout,
+        })
+    }
+
+    fn handshake_stats(&self) -> &Arc<HandshakeStats> {
+        let made = || HandshakeStats::new(&self.scope);
+        self.handshakes.get_or_init(made)
     }
 }
 
@@ -479,7 +508,8 @@ fn connection_info(
         direct_remote: remote.clone(),
         remote,
         requested_server_name: "".into(),
-        tls: false,
+        tls: OnceLock::new(),
+        transport_failure: OnceLock::new(),
         start: Instant::now(),
         listener_name: state.spec.config.name.clone(),
         filter_chain_name: chain.map_or_else(|| "".into(), |chain| chain.name.clone()),

@@ -14,6 +14,7 @@ use bytes::{Buf, Bytes};
 use outrigger_types::Address;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsStream;
 
 /// Who counts what the sockets of its connections carry.
 pub trait ByteSink: Send + Sync {
@@ -47,6 +48,8 @@ enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
     Duplex(DuplexStream),
+    /// TLS over another connection.
+    Tls(Box<TlsStream<Io>>),
 }
 
 impl From<TcpStream> for Io {
@@ -89,6 +92,11 @@ impl Io {
         (a.into(), b.into())
     }
 
+    /// A connection within a TLS session, after the handshake.
+    pub fn over_tls(stream: TlsStream<Self>) -> Self {
+        Self::over(Socket::Tls(Box::new(stream)))
+    }
+
     /// Puts `bytes` back: they are read again before anything of the socket.
     pub fn rewind(&mut self, bytes: Bytes) {
         self.read = self.read.saturating_sub(bytes.len() as u64);
@@ -117,6 +125,7 @@ impl Io {
     pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
         match &self.socket {
             Socket::Tcp(stream) => stream.set_nodelay(on),
+            Socket::Tls(stream) => stream.get_ref().0.set_nodelay(on),
             Socket::Unix(_) | Socket::Duplex(_) => Ok(()),
         }
     }
@@ -129,6 +138,7 @@ impl Io {
         Ok(match &self.socket {
             Socket::Tcp(stream) => stream.local_addr()?.into(),
             Socket::Unix(stream) => pipe(&stream.local_addr()?),
+            Socket::Tls(stream) => return stream.get_ref().0.local_address(),
             Socket::Duplex(_) => in_memory(),
         })
     }
@@ -141,6 +151,7 @@ impl Io {
         Ok(match &self.socket {
             Socket::Tcp(stream) => stream.peer_addr()?.into(),
             Socket::Unix(stream) => pipe(&stream.peer_addr()?),
+            Socket::Tls(stream) => return stream.get_ref().0.peer_address(),
             Socket::Duplex(_) => in_memory(),
         })
     }
@@ -149,6 +160,7 @@ impl Io {
     pub fn tcp(&self) -> Option<&TcpStream> {
         match &self.socket {
             Socket::Tcp(stream) => Some(stream),
+            Socket::Tls(stream) => stream.get_ref().0.tcp(),
             Socket::Unix(_) | Socket::Duplex(_) => None,
         }
     }
@@ -187,6 +199,7 @@ impl AsyncRead for Io {
             Socket::Tcp(s) => Pin::new(s).poll_read(cx, buf),
             Socket::Unix(s) => Pin::new(s).poll_read(cx, buf),
             Socket::Duplex(s) => Pin::new(s).poll_read(cx, buf),
+            Socket::Tls(s) => Pin::new(&mut **s).poll_read(cx, buf),
         };
         let read = (buf.filled().len() - before) as u64;
         this.read += read;
@@ -219,6 +232,7 @@ impl AsyncWrite for Io {
             Socket::Tcp(s) => Pin::new(s).poll_write(cx, buf),
             Socket::Unix(s) => Pin::new(s).poll_write(cx, buf),
             Socket::Duplex(s) => Pin::new(s).poll_write(cx, buf),
+            Socket::Tls(s) => Pin::new(&mut **s).poll_write(cx, buf),
         };
         self.count(result)
     }
@@ -232,6 +246,7 @@ impl AsyncWrite for Io {
             Socket::Tcp(s) => Pin::new(s).poll_write_vectored(cx, bufs),
             Socket::Unix(s) => Pin::new(s).poll_write_vectored(cx, bufs),
             Socket::Duplex(s) => Pin::new(s).poll_write_vectored(cx, bufs),
+            Socket::Tls(s) => Pin::new(&mut **s).poll_write_vectored(cx, bufs),
         };
         self.count(result)
     }
@@ -241,6 +256,7 @@ impl AsyncWrite for Io {
             Socket::Tcp(s) => s.is_write_vectored(),
             Socket::Unix(s) => s.is_write_vectored(),
             Socket::Duplex(s) => s.is_write_vectored(),
+            Socket::Tls(s) => s.is_write_vectored(),
         }
     }
 
@@ -249,6 +265,7 @@ impl AsyncWrite for Io {
             Socket::Tcp(s) => Pin::new(s).poll_flush(cx),
             Socket::Unix(s) => Pin::new(s).poll_flush(cx),
             Socket::Duplex(s) => Pin::new(s).poll_flush(cx),
+            Socket::Tls(s) => Pin::new(&mut **s).poll_flush(cx),
         }
     }
 
@@ -257,6 +274,7 @@ impl AsyncWrite for Io {
             Socket::Tcp(s) => Pin::new(s).poll_shutdown(cx),
             Socket::Unix(s) => Pin::new(s).poll_shutdown(cx),
             Socket::Duplex(s) => Pin::new(s).poll_shutdown(cx),
+            Socket::Tls(s) => Pin::new(&mut **s).poll_shutdown(cx),
         }
     }
 }

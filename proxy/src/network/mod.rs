@@ -2,3 +2,5 @@
 
 pub mod io;
 pub mod local_address;
+pub mod tls;
+pub mod transport_socket;

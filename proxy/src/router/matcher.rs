@@ -281,10 +281,10 @@ fn route_matches(
         && config.query_parameters.iter().all(|m| m.matches(head))
         && config
             .tls_presented
-            .is_none_or(|wanted| wanted == info.connection.tls)
+            .is_none_or(|wanted| wanted == info.connection.tls().is_some())
         && config
             .tls_validated
-            .is_none_or(|wanted| wanted == info.connection.tls)
+            .is_none_or(|wanted| wanted == info.connection.tls().is_some())
 }
 
 fn path_matches(config: &RouteMatchConfig, head: &RequestHead, path: &[u8]) -> bool {

@@ -191,6 +191,11 @@ impl Main {
         crate::runtime::apply_to_process(&runtime);
         self.settings.access_logs.set_runtime(runtime.clone());
         self.snapshot.set_runtime(runtime);
+        for bytes in &config.static_secrets {
+            self.snapshot
+                .apply_static_secret(&Received::now(bytes.clone(), ""))
+                .map_err(|e| e.to_string())?;
+        }
         for bytes in &config.static_clusters {
             let received = Received::now(bytes.clone(), "");
             self.snapshot

@@ -37,6 +37,8 @@ pub struct ClusterEntry {
     endpoints_stats: Option<Slab<EndpointsStats>>,
     /// Addresses of names that DNS has answered.
     resolved: HashMap<Arc<str>, Vec<std::net::IpAddr>>,
+    /// Whether there is nothing to wait for but secrets.
+    hosts_known: bool,
 }
 
 /// An answer of EDS.
@@ -171,21 +173,26 @@ impl Snapshot {
         } else {
             ClusterManagerStats::cluster_modified
         });
-        let entry = self.cluster_entry(config, received, origin);
+        let entry = self.cluster_entry(config, received, origin)?;
         self.warm_cluster(name, entry);
         self.count_clusters();
         Ok(Applied::Changed)
     }
 
     fn cluster_entry(
-        &self,
+        &mut self,
         config: ClusterConfig,
         received: Received,
         origin: Origin,
-    ) -> ClusterEntry {
-        let info = ClusterInfo::new(Arc::new(config), &self.store);
+    ) -> Result<ClusterEntry, ConfigError> {
+        let newest = self.warming_clusters.get(&config.name);
+        let newest = newest.or_else(|| self.clusters.get(&config.name));
+        let last = newest.map(|entry| entry.info.clone());
+        let last = last.as_ref().map(|info| &info.sockets);
+        let sockets = self.secrets.upstream_sockets(&config, last)?;
+        let info = ClusterInfo::new(Arc::new(config), sockets, &self.store);
         let by_eds = matches!(info.config.discovery, DiscoveryConfig::Eds { .. });
-        ClusterEntry {
+        Ok(ClusterEntry {
             stats: info.scope.slab(),
             breakers: BreakerGauges::new(&info),
             endpoints_stats: by_eds.then(|| info.scope.slab()),
@@ -194,7 +201,8 @@ impl Snapshot {
             info,
             hosts: Arc::default(),
             resolved: HashMap::new(),
-        }
+            hosts_known: false,
+        })
     }
 
     /// Publishes a cluster whose hosts are known; another waits for them.
@@ -219,13 +227,33 @@ impl Snapshot {
         match known {
             Some(config) if resolved => {
                 entry.rebuild(&config, &self.runtime);
+                entry.hosts_known = true;
                 self.warming_clusters.remove(&name);
-                self.publish_cluster(name, entry);
+                self.publish_if_warm(name, entry);
             }
             _ => {
                 self.warming_clusters.insert(name, entry);
             }
         }
+    }
+
+    /// Publishes a cluster whose hosts are known, unless it waits for secrets.
+    fn publish_if_warm(&mut self, name: Arc<str>, entry: ClusterEntry) {
+        if entry.info.sockets.are_settled() {
+            self.publish_cluster(name, entry);
+        } else {
+            self.warming_clusters.insert(name, entry);
+        }
+    }
+
+    /// Publishes the clusters that waited only for secrets that are known now.
+    pub(super) fn publish_warm_clusters(&mut self) {
+        let waiting = |_: &Arc<str>, entry: &mut ClusterEntry| entry.hosts_known;
+        let ready: Vec<_> = self.warming_clusters.extract_if(.., waiting).collect();
+        for (name, entry) in ready {
+            self.publish_if_warm(name, entry);
+        }
+        self.count_clusters();
     }
 
     fn publish_cluster(&mut self, name: Arc<str>, entry: ClusterEntry) {
@@ -336,7 +364,8 @@ impl Snapshot {
     /// Clusters that wait for something other than EDS.
     pub fn warming_without_xds(&self) -> usize {
         let warming = self.warming_clusters.values();
-        warming.filter(|c| c.eds_name().is_none()).count()
+        let waits_for_eds = |c: &ClusterEntry| c.eds_name().is_some() && !c.hosts_known;
+        warming.filter(|c| !waits_for_eds(c)).count()
     }
 
     fn hosts_known(&mut self, service: &str, config: &LoadAssignmentConfig) {
@@ -367,7 +396,8 @@ impl Snapshot {
         for name in waiting {
             if let Some(mut entry) = self.warming_clusters.remove(&name) {
                 entry.rebuild(config, &self.runtime);
-                self.publish_cluster(name, entry);
+                entry.hosts_known = true;
+                self.publish_if_warm(name, entry);
             }
         }
         self.count_clusters();
@@ -407,8 +437,9 @@ impl Snapshot {
             entry.stats.inc(ClusterMembershipStats::update_no_rebuild);
         }
         let hosts = entry.hosts.clone();
-        if ready && let Some(entry) = self.warming_clusters.remove(&answer.cluster) {
-            self.publish_cluster(answer.cluster, entry);
+        if ready && let Some(mut entry) = self.warming_clusters.remove(&answer.cluster) {
+            entry.hosts_known = true;
+            self.publish_if_warm(answer.cluster, entry);
             self.count_clusters();
         } else if changed && self.clusters.contains_key(&answer.cluster) {
             self.publish_hosts(answer.cluster, hosts);

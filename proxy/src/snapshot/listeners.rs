@@ -16,6 +16,7 @@ use super::references::check_listener;
 use super::stats::ListenerManagerStats;
 use super::{Applied, Origin, Received, Snapshot};
 use crate::listener::{ListenerSockets, ListenerSpec};
+use crate::network::tls::ContextNames;
 use crate::server::worker::Change;
 
 /// A listener that is known.
@@ -30,6 +31,8 @@ pub struct ListenerEntry {
     pub sockets: Arc<ListenerSockets>,
     /// Routes that will not come in time are not waited for.
     given_up: BTreeSet<Arc<str>>,
+    /// The stats of its TLS contexts.
+    pub tls_names: Vec<ContextNames>,
 }
 
 impl ListenerEntry {
@@ -103,6 +106,7 @@ impl Snapshot {
             main.access_logs.open(&config)?;
         }
         let is_new = newest.is_none();
+        let newest_spec = newest.map(|l| l.spec.clone());
         let kept = newest
             .filter(|l| same_binding(&l.spec.config, &config))
             .map(|l| l.sockets.clone());
@@ -122,7 +126,11 @@ impl Snapshot {
             .first()
             .map(ToString::to_string)
             .unwrap_or_default();
-        let spec = ListenerSpec::new(Arc::new(config), &bound);
+        let last = newest_spec.as_ref().map(|spec| &spec.sockets);
+        let transports = self.secrets.downstream_sockets(&config, last)?;
+        let spec = ListenerSpec::new(Arc::new(config), transports, &bound);
+        let scope = self.store.scope(&format!("listener.{}.", spec.stat_name));
+        let tls_names = spec.sockets.register(&scope);
         self.listener_stats.inc(if is_new {
             ListenerManagerStats::listener_added
         } else {
@@ -134,10 +142,11 @@ impl Snapshot {
             spec,
             sockets,
             given_up: BTreeSet::new(),
+            tls_names,
         };
         // One that takes the place of another that warms warms on until it is ready itself.
         self.warming_listeners.insert(name, entry);
-        self.routes_known();
+        self.publish_warm_listeners();
         Ok(Applied::Changed)
     }
 
@@ -151,6 +160,10 @@ impl Snapshot {
                 Err(ConfigError::field("address", reason).within(path))
             }
         }
+    }
+
+    fn is_warm(&self, entry: &ListenerEntry) -> bool {
+        entry.spec.sockets.are_settled() && self.has_routes(entry)
     }
 
     fn has_routes(&self, entry: &ListenerEntry) -> bool {
@@ -220,12 +233,12 @@ impl Snapshot {
         self.workers_started
     }
 
-    /// Publishes the listeners that waited only for routes that are known now.
-    pub(super) fn routes_known(&mut self) {
+    /// Publishes the listeners that waited only for what is known now.
+    pub(super) fn publish_warm_listeners(&mut self) {
         let ready: Vec<Arc<str>> = self
             .warming_listeners
             .iter()
-            .filter(|(_, entry)| self.has_routes(entry))
+            .filter(|(_, entry)| self.is_warm(entry))
             .map(|(name, _)| name.clone())
             .collect();
         for name in ready {
@@ -241,7 +254,7 @@ impl Snapshot {
         for entry in self.warming_listeners.values_mut() {
             entry.given_up.insert(name.clone());
         }
-        self.routes_known();
+        self.publish_warm_listeners();
     }
 
     /// Takes away a listener that xDS had sent; its connections drain.
@@ -343,14 +356,14 @@ impl Snapshot {
             self.listener_stats
                 .gauge_set(id, i64::try_from(n).unwrap_or(i64::MAX))
         };
-        set(
-            ListenerManagerStats::total_listeners_active,
-            self.listeners.len(),
-        );
-        set(
-            ListenerManagerStats::total_listeners_warming,
-            self.warming_listeners.len(),
-        );
+        // As in Envoy a listener warms only beside others that serve: before that all wait.
+        let warming = match self.workers_started {
+            true => self.warming_listeners.len(),
+            false => 0,
+        };
+        let all = self.listeners.len() + self.warming_listeners.len();
+        set(ListenerManagerStats::total_listeners_active, all - warming);
+        set(ListenerManagerStats::total_listeners_warming, warming);
     }
 }
 

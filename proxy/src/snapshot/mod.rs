@@ -16,6 +16,7 @@ mod draining;
 mod listeners;
 mod references;
 mod routes;
+mod secrets;
 mod stats;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +35,7 @@ pub use dns::{Resolved, Resolver};
 pub use listeners::{ListenerEntry, RouteUse};
 pub use references::{KnownClusters, check_bootstrap, check_cluster, check_listener};
 pub use routes::RouteEntry;
+pub use secrets::{DynamicSecret, Secrets};
 
 use crate::server::worker::{Change, Update, Worker};
 use stats::{ClusterManagerStats, ListenerManagerStats};
@@ -93,6 +95,7 @@ pub struct Snapshot {
     routes: BTreeMap<Arc<str>, RouteEntry>,
     /// EDS answers by service name, kept over updates of the cluster.
     assignments: BTreeMap<Arc<str>, clusters::Assignment>,
+    secrets: Secrets,
     resolver: Resolver,
     cluster_stats: Slab<ClusterManagerStats>,
     listener_stats: Slab<ListenerManagerStats>,
@@ -129,6 +132,7 @@ impl Snapshot {
             warming_listeners: BTreeMap::new(),
             routes: BTreeMap::new(),
             assignments: BTreeMap::new(),
+            secrets: Secrets::default(),
             resolver,
             workers_started: false,
             ads: false,

@@ -38,7 +38,7 @@ impl Snapshot {
         self.pending
             .push(Change::Routes(name.clone(), table.clone()));
         self.routes.insert(name, RouteEntry { received, table });
-        self.routes_known();
+        self.publish_warm_listeners();
         Ok(Applied::Changed)
     }
 

@@ -20,12 +20,18 @@ use super::priority_set::PrioritySet;
 use super::stats::{ClusterStats, Http1CodecStats, Http2CodecStats};
 use crate::http::codec::{h1, h2};
 use crate::http::codec_options;
+use crate::network::tls::{ContextNames, ContextStats, TlsStats};
+use crate::network::transport_socket::UpstreamSockets;
 
 /// What is the same on all workers for one version of a cluster.
 #[derive(Debug)]
 pub struct ClusterInfo {
     /// The configuration.
     pub config: Arc<ClusterConfig>,
+    /// What carries the connections to its hosts.
+    pub sockets: UpstreamSockets,
+    /// The stats of its TLS contexts.
+    pub tls_names: Vec<ContextNames>,
     /// Its stats, `cluster.<name>.`
     pub scope: Scope,
     default_breaker: Arc<CircuitBreaker>,
@@ -38,15 +44,18 @@ pub struct ClusterInfo {
 
 impl ClusterInfo {
     /// The shared part of a configured cluster; its breakers begin empty.
-    pub fn new(config: Arc<ClusterConfig>, store: &Store) -> Arc<Self> {
+    pub fn new(config: Arc<ClusterConfig>, sockets: UpstreamSockets, store: &Store) -> Arc<Self> {
         let name = config.alt_stat_name.as_ref().unwrap_or(&config.name);
+        let scope = store.scope(&format!("cluster.{name}."));
         Arc::new(Self {
-            scope: store.scope(&format!("cluster.{name}.")),
+            tls_names: sockets.register(&scope),
+            scope,
             default_breaker: Arc::new(CircuitBreaker::new(&config.breakers_default)),
             high_breaker: Arc::new(CircuitBreaker::new(&config.breakers_high)),
             h1_options: codec_options::h1_client(&config),
             h2_options: codec_options::h2_client(&config),
             maintenance: AtomicU64::new(0),
+            sockets,
             config,
         })
     }
@@ -153,6 +162,8 @@ pub struct WorkerCluster {
     codes: CodeStats,
     http1: OnceLock<Slab<Http1CodecStats>>,
     http2: OnceLock<Slab<Http2CodecStats>>,
+    tls: OnceLock<Arc<TlsStats>>,
+    contexts: OnceLock<Slab<ContextStats>>,
     /// `upstream_rq_time`, which as in Envoy is not there before the first response.
     time: OnceLock<Histogram>,
     lb: Mutex<LoadBalancer>,
@@ -169,6 +180,8 @@ impl WorkerCluster {
             codes: CodeStats::new(info.scope.clone(), "upstream_rq"),
             http1: OnceLock::new(),
             http2: OnceLock::new(),
+            tls: OnceLock::new(),
+            contexts: OnceLock::new(),
             time: OnceLock::new(),
             lb: Mutex::new(lb),
             pools: Mutex::default(),
@@ -199,6 +212,17 @@ impl WorkerCluster {
     pub(super) fn http2_stats(&self) -> &Slab<Http2CodecStats> {
         self.http2
             .get_or_init(|| self.info.scope.scope("http2.").slab())
+    }
+
+    /// What TLS handshakes count, made with the first of them.
+    pub(super) fn tls_stats(&self) -> &Arc<TlsStats> {
+        self.tls.get_or_init(|| TlsStats::new(&self.info.scope))
+    }
+
+    /// What TLS contexts count, made when there is something to count.
+    pub(super) fn context_stats(&self) -> &Slab<ContextStats> {
+        let scope = || self.info.scope.scope("client_ssl_socket_factory.");
+        self.contexts.get_or_init(|| scope().slab())
     }
 
     /// Counts the status of a response that goes downstream.

@@ -36,6 +36,7 @@ impl Xds {
             types::LISTENER => self.apply_listeners(&push, begin, snapshot),
             types::ENDPOINTS => self.apply_endpoints(&push, begin, snapshot),
             types::ROUTES => self.apply_routes(&push, begin, snapshot),
+            types::SECRET => self.apply_secrets(source, &push, begin, snapshot),
             _ => Vec::new(),
         };
         if unreadable + rejected.len() > 0 {
@@ -215,6 +216,7 @@ impl Xds {
             types::CLUSTER => stats::note_some(self.cds_stats.as_ref(), Outcome::Failed),
             types::LISTENER => stats::note_some(self.lds_stats.as_ref(), Outcome::Failed),
             types::ENDPOINTS => names.for_each(|n| snapshot.note_endpoints(n, Outcome::Failed)),
+            types::SECRET => names.for_each(|n| self.secrets.note(n, Outcome::Failed)),
             _ => {
                 for slabs in names.flat_map(|name| self.routes.of(name)) {
                     stats::note(&slabs.updates, Outcome::Failed);
@@ -225,7 +227,7 @@ impl Xds {
 }
 
 /// Names of the resources of a push.
-fn names(push: &Push) -> impl Iterator<Item = &Arc<str>> {
+pub(super) fn names(push: &Push) -> impl Iterator<Item = &Arc<str>> {
     push.changed
         .iter()
         .map(|resource| &resource.name)
@@ -233,7 +235,7 @@ fn names(push: &Push) -> impl Iterator<Item = &Arc<str>> {
 }
 
 /// Applies each changed resource; gives back those refused, and whether any changed what there was.
-fn each(
+pub(super) fn each(
     push: &Push,
     mut apply: impl FnMut(Received) -> Result<Applied, filter_api::ConfigError>,
 ) -> (Vec<Rejection>, bool) {

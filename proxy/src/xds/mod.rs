@@ -10,6 +10,7 @@
 mod apply;
 mod names;
 mod node;
+mod secrets;
 mod stats;
 mod subscriptions;
 mod transport;
@@ -32,6 +33,7 @@ use crate::grpc_client::GrpcClient;
 use crate::server::worker::Worker;
 use crate::snapshot::Snapshot;
 use names::{TypeUrls, Wanted};
+use secrets::SecretSubscriptions;
 use stats::{ControlPlaneStats, ReloadStats, SubscriptionStats};
 pub(crate) use stats::{EndpointsStats, Outcome, note_accepted};
 use subscriptions::RouteSubscriptions;
@@ -77,6 +79,7 @@ pub struct Xds {
     /// None without LDS.
     lds_stats: Option<Slab<SubscriptionStats>>,
     routes: RouteSubscriptions,
+    secrets: SecretSubscriptions,
     /// Names whose first answer was late, which nobody waits for any more.
     given_up: BTreeSet<(Arc<str>, Arc<str>)>,
     state: InitState,
@@ -128,6 +131,7 @@ impl Xds {
             by_purpose: BTreeMap::new(),
             next_source: 0,
             routes: RouteSubscriptions::default(),
+            secrets: SecretSubscriptions::default(),
             given_up: BTreeSet::new(),
             state: InitState::Primary,
         };
@@ -177,6 +181,9 @@ impl Xds {
                     source.client.validated(rejected);
                 }
                 return;
+            }
+            Notice::FetchTimedOut { type_url, name } if *type_url == *types::SECRET => {
+                self.secret_timed_out(source, &name, snapshot);
             }
             Notice::FetchTimedOut { type_url, name } => self.timed_out(&type_url, &name, snapshot),
             Notice::Expired { type_url, name } => self.remove(&type_url, &name, snapshot),

@@ -8,7 +8,7 @@ use xds_client::types;
 pub(super) type Wanted = (Arc<str>, Arc<str>);
 
 /// The type URLs, shared.
-pub(super) struct TypeUrls([Arc<str>; 4]);
+pub(super) struct TypeUrls([Arc<str>; 5]);
 
 impl TypeUrls {
     pub(super) fn new() -> Self {
@@ -17,6 +17,7 @@ impl TypeUrls {
             types::ENDPOINTS,
             types::LISTENER,
             types::ROUTES,
+            types::SECRET,
         ];
         Self(urls.map(Arc::from))
     }

@@ -81,6 +81,16 @@ outrigger_stats::stat_set! {
 }
 
 outrigger_stats::stat_set! {
+    /// `sds.<name>.`, what other subscriptions have not.
+    pub struct SecretStats {
+        counters {
+            /// Files of a secret that changed and could not be read.
+            key_rotation_failed,
+        }
+    }
+}
+
+outrigger_stats::stat_set! {
     /// `cluster.<name>.` of a cluster by EDS, beside those that every cluster has.
     pub struct EndpointsStats {
         counters {

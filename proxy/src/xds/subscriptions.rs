@@ -39,7 +39,7 @@ impl RouteSubscriptions {
 type Batch = (usize, Arc<str>, Option<Duration>);
 
 /// The scope of the stats of a stream of its own; ADS has none.
-fn scope_of(source: &ConfigSourceKind, scope: impl Fn() -> String) -> String {
+pub(super) fn scope_of(source: &ConfigSourceKind, scope: impl Fn() -> String) -> String {
     match source {
         ConfigSourceKind::Ads => String::new(),
         ConfigSourceKind::Api(_) => scope(),
@@ -47,19 +47,22 @@ fn scope_of(source: &ConfigSourceKind, scope: impl Fn() -> String) -> String {
 }
 
 /// What a resource of the snapshot needs.
-struct Need {
-    wanted: Wanted,
-    kind: ConfigSourceKind,
+pub(super) struct Need {
+    pub(super) wanted: Wanted,
+    pub(super) kind: ConfigSourceKind,
     /// Where the stats of a stream of its own are.
-    scope: String,
-    fetch_timeout: Option<Duration>,
+    pub(super) scope: String,
+    pub(super) fetch_timeout: Option<Duration>,
 }
 
 impl Xds {
     /// Subscribes to what the snapshot needs and has not asked for, and gives up what it does not need.
     pub(super) fn reconcile(&mut self, snapshot: &mut Snapshot) {
-        let mut needs = Vec::new();
-        if self.state >= InitState::Clusters {
+        let mut needs = self.secret_needs(snapshot);
+        if self.state < InitState::Clusters {
+            // ADS begins with the clusters.
+            needs.retain(|need| need.kind != ConfigSourceKind::Ads);
+        } else {
             needs.extend(self.endpoint_needs(snapshot));
         }
         if self.state >= InitState::Listeners {

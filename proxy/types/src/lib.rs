@@ -13,6 +13,7 @@ mod headers;
 mod metadata;
 mod reset;
 mod stream_info;
+mod tls;
 
 pub use address::Address;
 pub use buffer::Buffer;
@@ -24,3 +25,4 @@ pub use http::{HeaderName, HeaderValue, Method, StatusCode};
 pub use metadata::{Metadata, MetadataValue};
 pub use reset::ResetReason;
 pub use stream_info::{ConnectionInfo, Details, StreamInfo, StreamTimes, UpstreamInfo, details};
+pub use tls::{Certificate, SanKind, TlsInfo};

@@ -1,10 +1,10 @@
 //! What a stream knows about itself: read by access logs, formats and filters.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::{Address, FilterState, Metadata, Protocol, ResponseFlags};
+use crate::{Address, FilterState, Metadata, Protocol, ResponseFlags, TlsInfo};
 
 /// `%RESPONSE_CODE_DETAILS%`: usually one of [`details`].
 pub type Details = Cow<'static, str>;
@@ -74,8 +74,10 @@ pub struct ConnectionInfo {
     pub direct_remote: Address,
     /// Server name that the client asked for (SNI), or empty.
     pub requested_server_name: Box<str>,
-    /// Whether the transport is TLS.
-    pub tls: bool,
+    /// What the TLS handshake agreed on; unset in plain text, and until it is over.
+    pub tls: OnceLock<Arc<TlsInfo>>,
+    /// Why the TLS handshake failed, if it did.
+    pub transport_failure: OnceLock<Box<str>>,
     /// When the connection was accepted.
     pub start: Instant,
     /// `stat_prefix` address form of the listener.
@@ -86,6 +88,13 @@ pub struct ConnectionInfo {
     pub listener_metadata: Option<Arc<Metadata>>,
     /// The filter chain's metadata, if it has any.
     pub filter_chain_metadata: Option<Arc<Metadata>>,
+}
+
+impl ConnectionInfo {
+    /// What the TLS handshake agreed on, where there was one.
+    pub fn tls(&self) -> Option<&TlsInfo> {
+        self.tls.get().map(|tls| &**tls)
+    }
 }
 
 /// Points in time, relative to [`StreamInfo::start`]; none until it happened.
@@ -126,6 +135,8 @@ pub struct UpstreamInfo {
     pub local: Option<Address>,
     /// Remote address of the upstream connection.
     pub remote: Option<Address>,
+    /// What the TLS handshake of the upstream connection agreed on; none in plain text.
+    pub tls: Option<Arc<TlsInfo>>,
     /// Id of the upstream connection.
     pub connection_id: Option<u64>,
     /// Protocol of the upstream stream.

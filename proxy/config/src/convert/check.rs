@@ -13,6 +13,7 @@ pub(super) const LISTENER: &str = "envoy.config.listener.v3.Listener";
 pub(super) const CLUSTER: &str = "envoy.config.cluster.v3.Cluster";
 pub(super) const ROUTE_CONFIGURATION: &str = "envoy.config.route.v3.RouteConfiguration";
 pub(super) const LOAD_ASSIGNMENT: &str = "envoy.config.endpoint.v3.ClusterLoadAssignment";
+pub(super) const SECRET: &str = "envoy.extensions.transport_sockets.tls.v3.Secret";
 pub(super) const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
 
 /// How many places an error names beside the first.

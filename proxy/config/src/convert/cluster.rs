@@ -1,17 +1,20 @@
 //! Clusters.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+
+use outrigger_types::MetadataValue;
 
 use super::breakers::breakers;
 use super::common::{Place, malformed, place, tcp_keepalive};
 use super::discovery::{Dns, discovery};
-use super::filter_chain::transport_socket;
 use super::http_protocol_options::{Deprecated, http_options};
 use super::lb_policy::{Policy, common_lb, policy};
 use super::path::{Within, each, must_be_off, non_empty, optional, refuse, u32_or};
-use super::structure::metadata;
+use super::structure::{metadata, structure};
+use super::tls::upstream_transport;
 use super::{ConvertContext, Converted, Result, check, defaults};
-use crate::ir::{ClusterConfig, TcpKeepalive};
+use crate::ir::{ClusterConfig, TcpKeepalive, TransportMatch};
 use crate::pb::envoy::config::cluster::v3 as pb;
 use crate::pb::envoy::config::core::v3 as core;
 use crate::pb::google::protobuf as wkt;
@@ -89,12 +92,6 @@ fn convert(message: pb::Cluster) -> Result<ClusterConfig> {
     if name.is_empty() {
         return refuse("name", "value length must be at least 1 characters");
     }
-    optional("transport_socket", socket, transport_socket)?;
-    each(
-        "transport_socket_matches",
-        transport_socket_matches,
-        socket_match,
-    )?;
     let dns = Dns {
         refresh_rate: dns_refresh_rate,
         failure_refresh_rate: dns_failure_refresh_rate,
@@ -142,6 +139,12 @@ fn convert(message: pb::Cluster) -> Result<ClusterConfig> {
         common_http: options.common,
         http1: options.http1,
         http2: options.http2,
+        transport: optional("transport_socket", socket, upstream_transport)?.unwrap_or_default(),
+        transport_matches: each(
+            "transport_socket_matches",
+            transport_socket_matches,
+            socket_match,
+        )?,
         tcp_keepalive: connection_options(upstream_connection_options),
         bind_source: optional("upstream_bind_config", upstream_bind_config, bind_source)?.flatten(),
         metadata: metadata(metadata_message),
@@ -162,15 +165,22 @@ fn nothing(message: Option<wkt::Duration>) -> bool {
     message.is_some_and(|d| d.seconds == 0 && d.nanos == 0)
 }
 
-/// With plain text as the only transport, it makes no difference which match an
-/// endpoint's metadata selects.
-fn socket_match(message: pb::cluster::TransportSocketMatch) -> Result<()> {
+/// A transport for hosts with certain metadata.
+fn socket_match(message: pb::cluster::TransportSocketMatch) -> Result<TransportMatch> {
     let pb::cluster::TransportSocketMatch {
-        name: _,
-        r#match: _,
+        name,
+        r#match,
         transport_socket: socket,
     } = message;
-    optional("transport_socket", socket, transport_socket).map(|_| ())
+    let criteria = match r#match.map(structure) {
+        Some(MetadataValue::Struct(fields)) => fields,
+        _ => BTreeMap::new(),
+    };
+    Ok(TransportMatch {
+        name: name.into(),
+        criteria,
+        transport: optional("transport_socket", socket, upstream_transport)?.unwrap_or_default(),
+    })
 }
 
 fn connection_options(message: Option<pb::UpstreamConnectionOptions>) -> Option<TcpKeepalive> {

@@ -10,14 +10,13 @@ use super::common::cidr;
 use super::hcm::hcm;
 use super::path::{Within, each, must_be_off, optional, port, refuse, timeout_or, unknown_enum};
 use super::structure::metadata;
+use super::tls::downstream_transport;
 use super::{ConvertContext, Result};
 use crate::ir::{FilterChainConfig, FilterChainMatchConfig, NetworkTerminal, SourceType};
-use crate::pb::envoy::config::core::v3 as core;
 use crate::pb::envoy::config::listener::v3 as pb;
 
 const HCM: &str =
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
-const RAW_BUFFER: &str = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
 
 /// Converts a filter chain.
 pub(super) fn filter_chain(
@@ -34,12 +33,12 @@ pub(super) fn filter_chain(
         transport_socket_connect_timeout,
         name,
     } = message;
-    optional("transport_socket", socket, transport_socket)?;
     must_be_off("use_proxy_proto", use_proxy_proto)?;
     Ok(FilterChainConfig {
         name: name.into(),
         matches: optional("filter_chain_match", filter_chain_match, criteria)?.unwrap_or_default(),
         terminal: terminal(filters, cx)?,
+        transport: optional("transport_socket", socket, downstream_transport)?.unwrap_or_default(),
         transport_socket_connect_timeout: timeout_or(
             "transport_socket_connect_timeout",
             transport_socket_connect_timeout,
@@ -54,25 +53,6 @@ pub(super) fn filter_chain(
 /// messages may differ in it; never the other way round.
 fn fingerprint(message: &pb::FilterChain) -> u64 {
     ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one(message.encode_to_vec())
-}
-
-/// Plain text is the only transport so far.
-pub(super) fn transport_socket(message: core::TransportSocket) -> Result<()> {
-    let core::TransportSocket { name, config_type } = message;
-    let Some(core::transport_socket::ConfigType::TypedConfig(config)) = config_type else {
-        if name == "envoy.transport_sockets.raw_buffer" {
-            return Ok(());
-        }
-        return refuse(
-            "typed_config",
-            format!("transport socket \"{name}\" has none"),
-        );
-    };
-    let typed = Typed::unpack(config).within("typed_config")?;
-    if typed.name == RAW_BUFFER {
-        return Ok(());
-    }
-    typed.unsupported("transport socket").within("typed_config")
 }
 
 /// The one filter that ends the chain; none closes the connection.

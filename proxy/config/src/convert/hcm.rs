@@ -15,8 +15,8 @@ use super::route::{Origin, table};
 use super::source::required_source;
 use super::{ConvertContext, Result, defaults};
 use crate::ir::{
-    CidrRange, CodecType, EscapedSlashesAction, ForwardClientCert, HcmConfig, RouteSource,
-    ServerHeaderTransformation, StripPort, UpgradeConfig,
+    CidrRange, ClientCertDetails, CodecType, EscapedSlashesAction, ForwardClientCert, HcmConfig,
+    RouteSource, ServerHeaderTransformation, StripPort, UpgradeConfig,
 };
 use crate::pb::envoy::config::core::v3 as core;
 use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
@@ -64,7 +64,7 @@ pub(super) fn hcm(
         preserve_external_request_id,
         always_set_request_id_in_response,
         forward_client_cert_details,
-        set_current_client_cert_details: _,
+        set_current_client_cert_details,
         forward_client_cert_matcher: _,
         proxy_100_continue,
         represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
@@ -150,6 +150,9 @@ pub(super) fn hcm(
         preserve_external_request_id,
         always_set_request_id_in_response,
         forward_client_cert: forward_client_cert(forward_client_cert_details)?,
+        client_cert_details: set_current_client_cert_details
+            .map(client_cert_details)
+            .unwrap_or_default(),
         proxy_100_continue,
         represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
         normalize_path: bool_or(normalize_path, false),
@@ -284,6 +287,27 @@ fn request_id(message: Option<pb::RequestIdExtension>) -> Result<()> {
         .and_then(known)
         .within("typed_config")
         .within("request_id_extension")
+}
+
+fn client_cert_details(
+    message: pb::http_connection_manager::SetCurrentClientCertDetails,
+) -> ClientCertDetails {
+    let pb::http_connection_manager::SetCurrentClientCertDetails {
+        subject,
+        cert,
+        chain,
+        dns,
+        uri,
+        format: _,
+        issuer: _,
+    } = message;
+    ClientCertDetails {
+        subject: bool_or(subject, false),
+        cert,
+        chain,
+        dns,
+        uri,
+    }
 }
 
 fn forward_client_cert(number: i32) -> Result<ForwardClientCert> {

@@ -47,6 +47,7 @@ mod runtime_layer;
 mod source;
 mod stats;
 mod structure;
+mod tls;
 mod virtual_host;
 mod weighted_cluster;
 
@@ -61,6 +62,7 @@ pub use listener::{differ_in_chains_alone, listener};
 pub use matcher::{fraction, headers};
 pub use route::route_table;
 pub use structure::metadata;
+pub use tls::secret;
 
 /// What a conversion may use.
 #[derive(Clone)]

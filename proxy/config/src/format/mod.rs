@@ -14,6 +14,7 @@ mod operator;
 mod parse;
 mod plain;
 mod time;
+mod tls;
 mod value;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 
 pub use context::{AccessLogType, FormatContext};
 pub use json::JsonFormat;
+pub use tls::{encoded_pem, hex};
 
 use operator::Operator;
 

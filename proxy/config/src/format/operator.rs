@@ -9,6 +9,7 @@ use super::header::{self, Alternatives, Source};
 use super::metadata::{Owner, Path};
 use super::plain::{self, Plain};
 use super::time::{Clock, TimeFormat};
+use super::tls::{self, TlsOperator};
 use super::value::Value;
 use super::{FormatContext, FormatOptions};
 
@@ -32,6 +33,7 @@ pub(super) struct Operator {
 #[derive(Debug)]
 enum Kind {
     Plain(Plain),
+    Tls(TlsOperator),
     /// The same for every stream.
     Constant(Box<str>),
     Field(Alternatives, Source),
@@ -88,15 +90,16 @@ enum NameOrder {
 impl Operator {
     /// Compiles a call.
     pub(super) fn build(call: &Call<'_>, options: &FormatOptions) -> Result<Self, String> {
-        let kind = match plain::find(call.name) {
-            Some(plain) => {
+        let plain = plain::find(call.name).map(Kind::Plain);
+        let kind = match plain.or_else(|| tls::find(call.name).map(Kind::Tls)) {
+            Some(kind) => {
                 if !call.params.is_empty() || call.max_length.is_some() {
                     return Err(format!(
                         "{} does not take any parameters or length",
                         call.name
                     ));
                 }
-                Kind::Plain(plain)
+                kind
             }
             None => parameterized(call, options)?,
         };
@@ -116,6 +119,7 @@ impl Operator {
         let info = context.info;
         match &self.kind {
             Kind::Plain(plain) => plain.read(context),
+            Kind::Tls(operator) => operator.read(context),
             Kind::Constant(text) => Value::bytes(text.as_bytes()),
             Kind::Field(names, source) => names.read(*source, context),
             Kind::Time(clock, format) => format.read(*clock, context),

@@ -34,71 +34,12 @@ impl fmt::Debug for Plain {
 
 /// Looks an operator up.
 pub(super) fn find(name: &str) -> Option<Plain> {
-    if is_of_tls(name) {
-        return Some(Plain {
-            name: "TLS",
-            read: |_| Value::Missing,
-        });
-    }
     [TRAFFIC, UPSTREAM, DOWNSTREAM, STREAM]
         .into_iter()
         .flatten()
         .find(|(known, _)| *known == name)
         .map(|(name, read)| Plain { name, read: *read })
 }
-
-/// What only a TLS connection has; there is none on this path.
-fn is_of_tls(name: &str) -> bool {
-    let side = name
-        .strip_prefix("DOWNSTREAM_")
-        .or_else(|| name.strip_prefix("UPSTREAM_"));
-    match side {
-        Some(field) => {
-            OF_EITHER_SIDE.contains(&field) || {
-                let side = &name[..name.len() - field.len()];
-                OF_ONE_SIDE.contains(&(side, field))
-            }
-        }
-        None => matches!(name, "TLS_JA3_FINGERPRINT" | "TLS_JA4_FINGERPRINT"),
-    }
-}
-
-const OF_EITHER_SIDE: &[&str] = &[
-    "LOCAL_CLOSE_REASON",
-    "LOCAL_DNS_SAN",
-    "LOCAL_IP_SAN",
-    "LOCAL_URI_SAN",
-    "PEER_CERT",
-    "PEER_DNS_SAN",
-    "PEER_IP_SAN",
-    "PEER_ISSUER",
-    "PEER_SUBJECT",
-    "PEER_URI_SAN",
-    "TLS_CIPHER",
-    "TLS_GROUP",
-    "TLS_SESSION_ID",
-    "TLS_VERSION",
-];
-
-const OF_ONE_SIDE: &[(&str, &str)] = &[
-    ("DOWNSTREAM_", "CX_RTT"),
-    ("DOWNSTREAM_", "HANDSHAKE_DURATION"),
-    ("DOWNSTREAM_", "LOCAL_EMAIL_SAN"),
-    ("DOWNSTREAM_", "LOCAL_OTHERNAME_SAN"),
-    ("DOWNSTREAM_", "LOCAL_SUBJECT"),
-    ("DOWNSTREAM_", "PEER_CHAIN_FINGERPRINTS_1"),
-    ("DOWNSTREAM_", "PEER_CHAIN_FINGERPRINTS_256"),
-    ("DOWNSTREAM_", "PEER_CHAIN_SERIALS"),
-    ("DOWNSTREAM_", "PEER_EMAIL_SAN"),
-    ("DOWNSTREAM_", "PEER_FINGERPRINT_1"),
-    ("DOWNSTREAM_", "PEER_FINGERPRINT_256"),
-    ("DOWNSTREAM_", "PEER_ISSUER_FINGERPRINT_256"),
-    ("DOWNSTREAM_", "PEER_ISSUER_SERIAL"),
-    ("DOWNSTREAM_", "PEER_OTHERNAME_SAN"),
-    ("DOWNSTREAM_", "PEER_SERIAL"),
-    ("DOWNSTREAM_", "TRANSPORT_FAILURE_REASON"),
-    ("UPSTREAM_", "SERVER_NAME"),
-];
 
 const TRAFFIC: &[(&str, Read)] = &[
     ("BYTES_RECEIVED", |c| Value::Number(c.info.bytes_received)),
@@ -208,6 +149,10 @@ const UPSTREAM: &[(&str, Read)] = &[
     ("UPSTREAM_PROTOCOL", |c| protocol(c.info.upstream.protocol)),
     ("UPSTREAM_TRANSPORT_FAILURE_REASON", |c| {
         without_whitespace(c.info.upstream.transport_failure.as_deref())
+    }),
+    ("DOWNSTREAM_TRANSPORT_FAILURE_REASON", |c| {
+        let reason = c.info.connection.transport_failure.get();
+        without_whitespace(reason.map(|reason| &**reason))
     }),
     ("UPSTREAM_DETECTED_CLOSE_TYPE", |c| {
         match c.info.upstream.host {

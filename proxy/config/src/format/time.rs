@@ -10,7 +10,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use calendar::BrokenDown;
 
+use outrigger_types::TlsInfo;
+
 use super::FormatContext;
+use super::tls::{self, Side};
 use super::value::{Value, append_number, append_padded};
 
 /// Which time, in which zone.
@@ -26,8 +29,10 @@ enum Moment {
     Start,
     /// Now.
     Emit,
-    /// Of a certificate: there is none on this path.
-    Certificate,
+    /// Since when the peer's certificate is valid.
+    ValidFrom(Side),
+    /// Until when it is.
+    ValidUntil(Side),
 }
 
 impl Clock {
@@ -38,11 +43,11 @@ impl Clock {
             "START_TIME_LOCAL" => (Moment::Start, true),
             "EMIT_TIME" => (Moment::Emit, false),
             "EMIT_TIME_LOCAL" => (Moment::Emit, true),
-            "DOWNSTREAM_PEER_CERT_V_START"
-            | "DOWNSTREAM_PEER_CERT_V_END"
-            | "UPSTREAM_PEER_CERT_V_START"
-            | "UPSTREAM_PEER_CERT_V_END" => (Moment::Certificate, false),
-            _ => return None,
+            name => match tls::side_of(name)? {
+                (side, "PEER_CERT_V_START") => (Moment::ValidFrom(side), false),
+                (side, "PEER_CERT_V_END") => (Moment::ValidUntil(side), false),
+                _ => return None,
+            },
         };
         Some(Self { moment, local })
     }
@@ -109,7 +114,16 @@ impl TimeFormat {
         let moment = match clock.moment {
             Moment::Start => context.info.start_wall,
             Moment::Emit => SystemTime::now(),
-            Moment::Certificate => return Value::Missing,
+            Moment::ValidFrom(side) | Moment::ValidUntil(side) => {
+                let session = side.session(context);
+                let Some(peer) = session.and_then(TlsInfo::peer_leaf) else {
+                    return Value::Missing;
+                };
+                match clock.moment {
+                    Moment::ValidFrom(_) => peer.not_before,
+                    _ => peer.not_after,
+                }
+            }
         };
         let mut out = Vec::with_capacity(32);
         self.append(&mut out, moment, clock.local);

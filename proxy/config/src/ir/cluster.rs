@@ -1,13 +1,15 @@
 //! Clusters (`config.cluster.v3.Cluster`).
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrigger_types::Metadata;
+use outrigger_types::{Metadata, MetadataValue};
 
 use super::{
     CommonHttpOptions, ConfigSourceConfig, Http1Options, Http2Options, LoadAssignmentConfig,
+    UpstreamTransport,
 };
 
 /// A cluster, validated.
@@ -39,12 +41,37 @@ pub struct ClusterConfig {
     pub http1: Http1Options,
     /// Options of HTTP/2.
     pub http2: Http2Options,
+    /// What carries the connections to hosts that no match selects.
+    pub transport: UpstreamTransport,
+    /// What carries the connections to hosts with such metadata; the first that matches counts.
+    pub transport_matches: Vec<TransportMatch>,
     /// TCP keep-alive of upstream sockets.
     pub tcp_keepalive: Option<TcpKeepalive>,
     /// Source address of upstream sockets.
     pub bind_source: Option<SocketAddr>,
     /// Metadata.
     pub metadata: Option<Arc<Metadata>>,
+}
+
+/// What carries the connections to some hosts (`Cluster.TransportSocketMatch`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct TransportMatch {
+    /// Its name, in stats.
+    pub name: Arc<str>,
+    /// What the host's metadata `envoy.transport_socket_match` must hold; nothing matches any.
+    pub criteria: BTreeMap<Arc<str>, MetadataValue>,
+    /// What carries the connections.
+    pub transport: UpstreamTransport,
+}
+
+impl TransportMatch {
+    /// Whether it is for a host with this metadata.
+    pub fn matches(&self, host: Option<&Metadata>) -> bool {
+        let found = host.and_then(|metadata| metadata.get("envoy.transport_socket_match"));
+        self.criteria
+            .iter()
+            .all(|(key, wanted)| found.and_then(|fields| fields.at([&**key])) == Some(wanted))
+    }
 }
 
 /// How hosts are found.

@@ -84,6 +84,8 @@ pub struct HcmConfig {
     pub always_set_request_id_in_response: bool,
     /// What becomes of XFCC.
     pub forward_client_cert: ForwardClientCert,
+    /// What XFCC says of the client's certificate, beside its hash.
+    pub client_cert_details: ClientCertDetails,
     /// Pass 100-continue on instead of answering it here.
     pub proxy_100_continue: bool,
     /// Write an IPv4-mapped IPv6 peer as it is in XFF.
@@ -208,6 +210,21 @@ pub enum ServerHeaderTransformation {
     AppendIfAbsent,
     /// PASS_THROUGH
     PassThrough,
+}
+
+/// `SetCurrentClientCertDetails`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientCertDetails {
+    /// Its subject.
+    pub subject: bool,
+    /// The certificate, as PEM.
+    pub cert: bool,
+    /// The certificates that the client showed, as PEM.
+    pub chain: bool,
+    /// Its DNS names.
+    pub dns: bool,
+    /// Its URIs.
+    pub uri: bool,
 }
 
 /// `ForwardClientCertDetails`. Only what has a meaning without client

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use outrigger_types::{Address, Metadata};
 
-use super::{AccessLogConfig, HcmConfig, TcpKeepalive};
+use super::{AccessLogConfig, DownstreamTransport, HcmConfig, TcpKeepalive};
 
 /// A listener, validated.
 #[derive(Clone, Debug)]
@@ -68,6 +68,8 @@ pub struct FilterChainConfig {
     pub matches: FilterChainMatchConfig,
     /// What ends the chain.
     pub terminal: NetworkTerminal,
+    /// What carries its connections.
+    pub transport: DownstreamTransport,
     /// How long the transport's handshake may take; none for any time.
     pub transport_socket_connect_timeout: Option<Duration>,
     /// Metadata.

@@ -12,6 +12,7 @@ mod hcm;
 mod listener;
 mod retry_on;
 mod route;
+mod tls;
 
 pub use access_log::*;
 pub use bootstrap::*;
@@ -22,3 +23,4 @@ pub use hcm::*;
 pub use listener::*;
 pub use retry_on::*;
 pub use route::*;
+pub use tls::*;

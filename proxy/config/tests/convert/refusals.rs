@@ -108,7 +108,8 @@ fn the_path_leads_from_the_listener_to_the_value() {
 #[test]
 fn what_is_not_supported_is_refused_by_name() {
     let tls = json!({ "transport_socket": { "name": "tls", "typed_config": {
-        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        "allow_renegotiation": true
     } } });
     let checks = json!({ "health_checks": [{
         "timeout": "1s", "interval": "1s", "unhealthy_threshold": 1, "healthy_threshold": 1,

@@ -20,22 +20,30 @@ use super::{Hcm, HcmStats, http2};
 use crate::http::codec::{ServerStream, h1};
 use crate::http::stream::{Incoming, Stream};
 use crate::listener::connection_log::Account;
+use crate::listener::{Handshake, Lost};
 use crate::network::io::{ByteSink, Io};
 use crate::upstream::stats::Http1CodecStats;
 
 /// How HTTP/2 begins, as far as Envoy looks.
 const PREFACE: &[u8] = b"PRI * HTTP/2";
 
-/// Serves a connection to its end. `drain` asks it to end when it can; `account` is told what
-/// the log of the listener wants to know.
+/// Serves a connection to its end, beginning with its TLS handshake if it has one. `drain` asks it
+/// to end when it can; `account` is told what the log of the listener wants to know.
 pub async fn serve(
     hcm: Arc<Hcm>,
     mut io: Io,
     info: Arc<ConnectionInfo>,
+    handshake: Option<Handshake>,
     drain: CancellationToken,
     account: Option<Arc<Account>>,
 ) {
-    let counted = CountedConnection::new(&hcm);
+    let counted = CountedConnection::new(&hcm, handshake.is_some());
+    if let Some(handshake) = handshake {
+        match handshake.run(io, &info).await {
+            Ok(secured) => io = secured,
+            Err(lost) => return counted.end_of(Ended::idle(lost == Lost::Remote)),
+        }
+    }
     match &account {
         Some(account) => io.report_to(Arc::new(Accounted(hcm.clone(), account.clone()))),
         None => io.report_to(hcm.clone()),
@@ -43,9 +51,12 @@ pub async fn serve(
     let protocol = match hcm.config.codec {
         CodecType::Http1 => Protocol::Http11,
         CodecType::Http2 => Protocol::Http2,
-        CodecType::Auto => match detect_in_time(&hcm, &mut io, &drain).await {
-            Ok(protocol) => protocol,
-            Err(ended) => return counted.end_of(ended),
+        CodecType::Auto => match agreed(&info) {
+            Some(protocol) => protocol,
+            None => match detect_in_time(&hcm, &mut io, &drain).await {
+                Ok(protocol) => protocol,
+                Err(ended) => return counted.end_of(ended),
+            },
         },
     };
     let counted = counted.speaks(protocol);
@@ -71,6 +82,15 @@ impl ByteSink for Accounted {
     fn count_bytes(&self, read: u64, written: u64) {
         self.0.count_bytes(read, written);
         self.1.count(read, written);
+    }
+}
+
+/// The protocol that ALPN agreed on; what is not HTTP/2 is HTTP/1.
+fn agreed(info: &ConnectionInfo) -> Option<Protocol> {
+    match &*info.tls()?.alpn {
+        b"" => None,
+        b"h2" => Some(Protocol::Http2),
+        _ => Some(Protocol::Http11),
     }
 }
 
@@ -547,17 +567,23 @@ pub(super) const FLUSH_TIME: Duration = Duration::from_secs(1);
 struct CountedConnection {
     hcm: Arc<Hcm>,
     opened: Instant,
+    tls: bool,
     protocol: Option<Protocol>,
     end: Ended,
 }
 
 impl CountedConnection {
-    fn new(hcm: &Arc<Hcm>) -> Self {
+    fn new(hcm: &Arc<Hcm>, tls: bool) -> Self {
         hcm.stats.inc(HcmStats::downstream_cx_total);
+        if tls {
+            hcm.stats.inc(HcmStats::downstream_cx_ssl_total);
+            hcm.stats.gauge_inc(HcmStats::downstream_cx_ssl_active);
+        }
         hcm.stats.gauge_inc(HcmStats::downstream_cx_active);
         Self {
             hcm: hcm.clone(),
             opened: Instant::now(),
+            tls,
             protocol: None,
             end: Ended::default(),
         }
@@ -598,6 +624,9 @@ impl Drop for CountedConnection {
     fn drop(&mut self) {
         let stats = &self.hcm.stats;
         stats.gauge_dec(HcmStats::downstream_cx_active);
+        if self.tls {
+            stats.gauge_dec(HcmStats::downstream_cx_ssl_active);
+        }
         if let Some(protocol) = self.protocol {
             stats.gauge_dec(Self::of(protocol).1);
         }

@@ -140,7 +140,11 @@ fn ip_value(ip: IpAddr) -> HeaderValue {
 fn write_proto_and_port(head: &mut RequestHead, hcm: &HcmConfig, info: &StreamInfo, seen: Seen) {
     let first = hcm.use_remote_address && hcm.xff_num_trusted_hops == 0;
     if first || !seen.has(Seen::FORWARDED_PROTO) {
-        let proto = HeaderValue::from_static(if info.connection.tls { "https" } else { "http" });
+        let proto = HeaderValue::from_static(if info.connection.tls().is_some() {
+            "https"
+        } else {
+            "http"
+        });
         head.headers.set(names::X_FORWARDED_PROTO, proto);
     } else if let Some(Cow::Owned(all)) = head.headers.joined(&names::X_FORWARDED_PROTO)
         && let Ok(all) = HeaderValue::from_maybe_shared(Bytes::from(all))

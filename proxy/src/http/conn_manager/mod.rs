@@ -1,6 +1,7 @@
 //! The HTTP connection manager: what all connections of a filter chain share on
 //! one worker, and the rules for heads.
 
+mod client_cert;
 mod connection;
 mod forwarded;
 mod http2;

@@ -14,7 +14,7 @@ use outrigger_types::{
     details, names,
 };
 
-use super::{forwarded, path, request_id};
+use super::{client_cert, forwarded, path, request_id};
 
 /// Makes a request fit for the filters, and takes note of what it says about
 /// its client. `random` is the stream's own number.
@@ -56,7 +56,7 @@ pub fn mutate(
     append_via(head, hcm);
     forwarded::write_external_address(head, info, edge);
     request_id::apply(head, hcm, info, edge, random);
-    remove_client_cert(head, hcm, seen);
+    client_cert::apply(&mut head.headers, hcm, info, seen);
     Ok(())
 }
 
@@ -355,16 +355,6 @@ fn append_via(head: &mut RequestHead, hcm: &HcmConfig) {
     }
 }
 
-/// Without a client certificate of TLS what a client says about one is removed.
-fn remove_client_cert(head: &mut RequestHead, hcm: &HcmConfig, seen: Seen) {
-    use outrigger_config::ir::ForwardClientCert;
-    if seen.has(Seen::CLIENT_CERT)
-        && hcm.forward_client_cert != ForwardClientCert::AlwaysForwardOnly
-    {
-        head.headers.remove(&names::X_FORWARDED_CLIENT_CERT);
-    }
-}
-
 /// The scheme: the one that is configured, else for HTTP/1 the one that
 /// `x-forwarded-proto` names. One that is none of HTTP's gives way to the transport's.
 pub(super) fn set_scheme(head: &mut RequestHead, hcm: &HcmConfig, info: &StreamInfo) {
@@ -382,7 +372,7 @@ pub(super) fn set_scheme(head: &mut RequestHead, hcm: &HcmConfig, info: &StreamI
         }
     }
     if let Scheme::Other(_) = head.scheme {
-        head.scheme = match info.connection.tls {
+        head.scheme = match info.connection.tls().is_some() {
             true => Scheme::Https,
             false => Scheme::Http,
         };

@@ -370,6 +370,7 @@ impl Stream {
         upstream.connection_id = Some(meta.id);
         upstream.local = meta.local.clone();
         upstream.remote = Some(meta.remote.clone());
+        upstream.tls.clone_from(&meta.tls);
         upstream.protocol = meta.protocol;
         upstream.connect_start = Some(meta.connect_start);
         upstream.connect_end = Some(meta.opened);

@@ -8,6 +8,7 @@ fn chain(name: &str, matches: FilterChainMatchConfig) -> Arc<FilterChainConfig> 
         name: name.into(),
         matches,
         terminal: NetworkTerminal::None,
+        transport: Default::default(),
         transport_socket_connect_timeout: None,
         metadata: None,
         fingerprint: 0,

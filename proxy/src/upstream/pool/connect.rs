@@ -1,7 +1,6 @@
 //! Opening a connection, and what runs as long as it is open.
 
 use std::future::{Future, poll_fn};
-use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
@@ -10,7 +9,7 @@ use std::time::{Duration, Instant};
 use outrigger_types::{Protocol, ResetReason};
 use tokio::time::{Instant as TimerInstant, sleep_until};
 
-use super::{ConnectionMeta, OpenH2, Pool, PooledH1, dial, millis_since};
+use super::{ConnectionMeta, OpenH2, Pool, PooledH1, millis_since, secure};
 use crate::http::codec::{h1, h2};
 use crate::http::codec_stats::CodecStats;
 use crate::network::io::Io;
@@ -21,15 +20,15 @@ use crate::upstream::stats::{ClusterStats, Http2CodecStats};
 pub(super) async fn run(pool: Arc<Pool>, cluster: Arc<WorkerCluster>, mut meta: ConnectionMeta) {
     let dialled = tokio::time::timeout(
         cluster.info.config.connect_timeout,
-        dial::to_host(&pool.host, &cluster),
+        secure::connect(&pool, &cluster),
     );
     match dialled.await {
-        Ok(Ok((io, remote))) => {
+        Ok(Ok(secure::Connected { io, remote, tls })) => {
             cluster.stats.record(
                 ClusterStats::upstream_cx_connect_ms,
                 millis_since(meta.connect_start),
             );
-            meta.connected(io.local_address().ok(), remote);
+            meta.connected(io.local_address().ok(), remote, tls);
             let meta = Arc::new(meta);
             match pool.protocol {
                 Some(Protocol::Http2) => drive_h2(&pool, &cluster, io, meta).await,
@@ -38,10 +37,9 @@ pub(super) async fn run(pool: Arc<Pool>, cluster: Arc<WorkerCluster>, mut meta: 
                 }
             }
         }
-        Ok(Err(error)) => {
+        Ok(Err(why)) => {
             meta.note_close(true);
             drop(meta);
-            let why = format!("delayed connect error: {}", describe(&error));
             fail(&pool, &cluster, ResetReason::ConnectionFailure, &why);
         }
         Err(_elapsed) => {
@@ -50,15 +48,6 @@ pub(super) async fn run(pool: Arc<Pool>, cluster: Arc<WorkerCluster>, mut meta: 
             drop(meta);
             fail(&pool, &cluster, ResetReason::ConnectionTimeout, "");
         }
-    }
-}
-
-/// The system's words for an error, as Envoy quotes them.
-fn describe(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.find(" (os error") {
-        Some(at) => text[..at].to_owned(),
-        None => text,
     }
 }
 

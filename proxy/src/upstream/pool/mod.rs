@@ -8,6 +8,7 @@
 mod connect;
 mod dial;
 mod idle;
+mod secure;
 mod stream;
 
 use std::collections::VecDeque;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use outrigger_types::{Address, Protocol, RequestHead};
+use outrigger_types::{Address, Protocol, RequestHead, TlsInfo};
 use tokio::task::AbortHandle;
 
 use super::{Attached, AttachedConnection, H2Slot, Pool, PooledH1, millis_since};
@@ -24,6 +24,8 @@ pub struct ConnectionMeta {
     pub local: Option<Address>,
     /// The peer's end.
     pub remote: Address,
+    /// What its handshake agreed on; none in plain text.
+    pub tls: Option<Arc<TlsInfo>>,
     /// What it speaks; none for raw bytes.
     pub protocol: Option<Protocol>,
     /// When it began to be made.
@@ -72,6 +74,7 @@ impl ConnectionMeta {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             local: None,
             remote: host.address.clone(),
+            tls: None,
             protocol,
             connect_start: Instant::now(),
             opened: Instant::now(),
@@ -93,9 +96,15 @@ impl ConnectionMeta {
     }
 
     /// The connection is made, between these ends.
-    pub(super) fn connected(&mut self, local: Option<Address>, remote: Address) {
+    pub(super) fn connected(
+        &mut self,
+        local: Option<Address>,
+        remote: Address,
+        tls: Option<Arc<TlsInfo>>,
+    ) {
         self.local = local;
         self.remote = remote;
+        self.tls = tls;
         self.opened = Instant::now();
         *self.idle_since.get_mut() = self.opened;
     }

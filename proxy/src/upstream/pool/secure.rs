@@ -1,0 +1,95 @@
+//! A connection to a host, with the TLS session that its transport socket asks for.
+
+use std::io;
+use std::sync::Arc;
+
+use outrigger_types::{Address, Protocol, TlsInfo};
+
+use super::{Pool, dial};
+use crate::network::io::Io;
+use crate::network::tls::{ClientContext, ConnectOptions, ContextStats};
+use crate::network::transport_socket::UpstreamSocket;
+use crate::upstream::cluster::WorkerCluster;
+
+/// A connection that is ready for the codec.
+pub(super) struct Connected {
+    pub(super) io: Io,
+    /// The address at which the host was reached.
+    pub(super) remote: Address,
+    /// What the handshake agreed on; none in plain text.
+    pub(super) tls: Option<Arc<TlsInfo>>,
+}
+
+/// Connects to the pool's host. An error says why it cannot be had, in Envoy's words.
+pub(super) async fn connect(pool: &Pool, cluster: &WorkerCluster) -> Result<Connected, String> {
+    let (io, remote) = dial::to_host(&pool.host, cluster)
+        .await
+        .map_err(|error| format!("delayed connect error: {}", describe(&error)))?;
+    let socket = cluster.info.sockets.for_host(pool.host.metadata.as_deref());
+    let UpstreamSocket::Tls(context) = socket else {
+        return Ok(Connected {
+            io,
+            remote,
+            tls: None,
+        });
+    };
+    let (io, tls) = handshake(context, io, pool, cluster).await?;
+    Ok(Connected {
+        io,
+        remote,
+        tls: Some(Arc::new(tls)),
+    })
+}
+
+async fn handshake(
+    context: &ClientContext,
+    io: Io,
+    pool: &Pool,
+    cluster: &WorkerCluster,
+) -> Result<(Io, TlsInfo), String> {
+    let Some(client) = context.current()? else {
+        cluster
+            .context_stats()
+            .inc(ContextStats::upstream_context_secrets_not_ready);
+        return Err("TLS_error: Secret is not supplied by SDS".to_owned());
+    };
+    let options = ConnectOptions {
+        alpn: context
+            .config
+            .common
+            .alpn
+            .is_empty()
+            .then(|| fallback_alpn(pool.protocol))
+            .flatten(),
+        ..ConnectOptions::default()
+    };
+    let stats = cluster.tls_stats();
+    match client.connect(io, &options, &pool.host.hostname).await {
+        Ok((io, info)) => {
+            stats.note_handshake(&info);
+            Ok((io, info))
+        }
+        Err(failure) => {
+            stats.note_failure(&failure);
+            Err(failure.reason)
+        }
+    }
+}
+
+/// What is offered where the context names no protocol: the one that the pool speaks.
+fn fallback_alpn(protocol: Option<Protocol>) -> Option<Arc<[Box<[u8]>]>> {
+    let name: &[u8] = match protocol? {
+        Protocol::Http2 => b"h2",
+        Protocol::Http10 | Protocol::Http11 => b"http/1.1",
+    };
+    Some(Arc::new([name.into()]))
+}
+
+/// The system's words for an error, as Envoy quotes them.
+fn describe(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(at) => text[..at].to_owned(),
+        None => text,
+    }
+}
