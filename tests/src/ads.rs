@@ -148,8 +148,27 @@ struct State {
     seen: Vec<Seen>,
     streams: usize,
     nonces: usize,
-    /// The newest stream of each type alone, by its short name, and of all types under none.
-    open: BTreeMap<Option<&'static str>, Out>,
+    /// The streams of each type alone, by its short name, and of all types under none; the newest
+    /// last, with their numbers.
+    open: BTreeMap<Option<&'static str>, Vec<(usize, Out)>>,
+}
+
+impl State {
+    /// Where resources of a type go: to the newest stream of the type alone that asked for the first
+    /// of them, else the newest of the type, else the newest of all types.
+    fn out(&self, kind: &str, resources: &[Resource]) -> Option<&Out> {
+        let own = self.open.iter().find(|(k, _)| **k == Some(kind));
+        let Some((_, own)) = own else {
+            return self.open.get(&None)?.last().map(|(_, out)| out);
+        };
+        let wanted = resources.first().map(|r| &r.name);
+        let asked = |stream: usize| {
+            let requests = self.seen.iter().filter(|s| s.stream == stream);
+            wanted.is_some_and(|name| requests.clone().any(|s| s.names.contains(name)))
+        };
+        let asked = own.iter().rfind(|(stream, _)| asked(*stream));
+        asked.or(own.last()).map(|(_, out)| out)
+    }
 }
 
 /// Where the answers of a stream go.
@@ -240,8 +259,8 @@ impl Ads {
         self.shared.lock().seen.clone()
     }
 
-    /// Sends resources on the newest stream of their type alone, else on that of all types; the nonce,
-    /// or `None` without a stream.
+    /// Sends resources on the newest stream of their type alone that asked for them, else on that of all
+    /// types; the nonce, or `None` without a stream.
     pub fn push(
         &self,
         kind: &str,
@@ -257,8 +276,7 @@ impl Ads {
             identifier: IDENTIFIER.to_owned(),
         });
         let wanted = short_type(full_type(kind));
-        let own = state.open.iter().find(|(k, _)| **k == Some(wanted));
-        let out = own.map(|(_, out)| out).or_else(|| state.open.get(&None))?;
+        let out = state.out(wanted, resources)?;
         let sent = match out {
             Out::Incremental(out) => {
                 let resource = |r: &Resource| pb::Resource {
@@ -318,8 +336,9 @@ impl Shared {
     fn open(&self, kind: Option<&'static str>, out: Out) -> usize {
         let mut state = self.lock();
         state.streams += 1;
-        state.open.insert(kind, out);
-        state.streams
+        let stream = state.streams;
+        state.open.entry(kind).or_default().push((stream, out));
+        stream
     }
 
     fn record(&self, seen: Seen) {

@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 use xds_api::pb::envoy::service::discovery::v3 as pb;
 use xds_api::pb::envoy::service::{
     cluster::v3 as cluster, endpoint::v3 as endpoint, listener::v3 as listener, route::v3 as route,
+    secret::v3 as secret,
 };
 
 use super::{Out, Seen, Shared, short_type};
@@ -22,6 +23,7 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router {
     use listener::listener_discovery_service_server::ListenerDiscoveryServiceServer;
     use pb::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
     use route::route_discovery_service_server::RouteDiscoveryServiceServer;
+    use secret::secret_discovery_service_server::SecretDiscoveryServiceServer;
     let service = || Service(Arc::clone(shared));
     tonic::transport::Server::builder()
         .add_service(AggregatedDiscoveryServiceServer::new(service()))
@@ -29,6 +31,7 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router {
         .add_service(EndpointDiscoveryServiceServer::new(service()))
         .add_service(ListenerDiscoveryServiceServer::new(service()))
         .add_service(RouteDiscoveryServiceServer::new(service()))
+        .add_service(SecretDiscoveryServiceServer::new(service()))
 }
 
 struct Service(Arc<Shared>);
@@ -150,6 +153,14 @@ service!(
     StreamRoutesStream stream_routes,
     DeltaRoutesStream delta_routes,
     fetch_routes
+);
+
+service!(
+    "secret",
+    secret::secret_discovery_service_server::SecretDiscoveryService,
+    StreamSecretsStream stream_secrets,
+    DeltaSecretsStream delta_secrets,
+    fetch_secrets
 );
 
 fn whole(stream: usize, request: pb::DiscoveryRequest) -> Seen {

@@ -12,5 +12,6 @@ pub mod normalise;
 pub mod observe;
 pub mod run;
 pub mod template;
+mod tls;
 pub mod validate;
 pub mod xds;

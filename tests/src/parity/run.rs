@@ -114,6 +114,9 @@ static PLACEHOLDER: LazyLock<Option<Regex>> =
 /// A port for every placeholder and every upstream.
 fn allocate(bootstrap: &str, case: &Case) -> BTreeMap<String, u16> {
     let mut names: BTreeSet<String> = BTreeSet::from(["admin".to_owned(), "listener.a".to_owned()]);
+    if case.config.tls.is_some() {
+        names.insert("listener.tls".to_owned());
+    }
     names.extend(case.upstreams.keys().map(|name| format!("upstream.{name}")));
     if case.config.base == Base::Ads {
         names.insert("upstream.xds".to_owned());
@@ -161,6 +164,8 @@ async fn one_side(
         .collect();
     values.insert("log".to_owned(), log.to_string_lossy().into_owned());
     values.insert("dir".to_owned(), dir.to_string_lossy().into_owned());
+    let pki = crate::peers::repository().join("tests/fixtures/tls");
+    values.insert("pki".to_owned(), pki.to_string_lossy().into_owned());
     std::fs::write(&file, template::fill(bootstrap, &values)).map_err(|e| e.to_string())?;
     let mut upstreams = BTreeMap::new();
     for (name, script) in &case.upstreams {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::tls::{self, Tls};
 use crate::upstream::{Protocol, Script};
 
 /// What a case says about its bootstrap. Everything given is merged over the base:
@@ -39,6 +40,8 @@ pub struct Config {
     pub clusters: BTreeMap<String, Value>,
     /// The access log format instead of the usual one.
     pub log_format: Option<String>,
+    /// A TLS hop between the listener and the upstream.
+    pub tls: Option<Tls>,
 }
 
 /// What a bootstrap starts from.
@@ -79,7 +82,7 @@ const OPERATORS: &[&str] = &[
     "GRPC_STATUS",
 ];
 
-fn usual_format() -> String {
+pub(super) fn usual_format() -> String {
     let items: Vec<String> = OPERATORS.iter().map(|op| format!("{op}=%{op}%")).collect();
     items.join("\t") + "\n"
 }
@@ -110,10 +113,14 @@ impl Config {
         let base: Value = serde_yaml_ng::from_str(BASE).map_err(|e| e.to_string())?;
         let mut bootstrap = base["bootstrap"].clone();
         let mut resources = Map::new();
-        if matches!(self.base, Base::Http | Base::Tcp) {
+        let mut clusters = self.clusters(&base, upstreams);
+        if let (Some(tls), Base::Http) = (&self.tls, self.base) {
+            let plain = tls::plain(self.listener(&base));
+            resources.insert("listeners".to_owned(), json!([plain, tls.listener(&base)]));
+            clusters.push(tls.cluster(&base));
+        } else if matches!(self.base, Base::Http | Base::Tcp) {
             resources.insert("listeners".to_owned(), json!([self.listener(&base)]));
         }
-        let mut clusters = self.clusters(&base, upstreams);
         if self.base == Base::Ads {
             clusters = vec![self.control_plane(&base)];
             bootstrap["dynamic_resources"] = base["dynamic_resources"].clone();
@@ -152,6 +159,12 @@ impl Config {
         upstreams: &BTreeMap<String, Script>,
     ) -> Result<Value, String> {
         let base: Value = serde_yaml_ng::from_str(BASE).map_err(|e| e.to_string())?;
+        match (kind, name, &self.tls) {
+            ("listener", "tls", Some(tls)) => return Ok(tls.listener(&base)),
+            ("listener", _, Some(_)) => return Ok(tls::plain(self.listener(&base))),
+            ("cluster", "secure", Some(tls)) => return Ok(tls.cluster(&base)),
+            _ => {}
+        }
         match kind {
             "listener" => Ok(self.listener(&base)),
             "route" => Ok(self.route_configuration(&base)),
