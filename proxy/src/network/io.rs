@@ -192,6 +192,10 @@ impl AsyncRead for Io {
             let n = this.rewound.len().min(buf.remaining());
             buf.put_slice(&this.rewound[..n]);
             this.rewound.advance(n);
+            if this.rewound.is_empty() {
+                // A connection may be idle for long: it keeps no buffer for what was read.
+                this.rewound = Bytes::new();
+            }
             this.read += n as u64;
             return Poll::Ready(Ok(()));
         }

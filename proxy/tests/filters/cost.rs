@@ -19,10 +19,10 @@ use crate::peers::{Body, Client, Manner, Upstream, get, post, streamed};
 /// Allocations of a worker for a small DATA frame that it passes on.
 const PER_FRAME: f64 = 4.0;
 /// Heap of an idle connection on which one request was served.
-const PER_HTTP1_CONNECTION: i64 = 32 << 10;
-const PER_HTTP2_CONNECTION: i64 = 56 << 10;
+const PER_HTTP1_CONNECTION: i64 = 6 << 10;
+const PER_HTTP2_CONNECTION: i64 = 44 << 10;
 /// Heap of a connection on which nothing was said.
-const PER_SILENT_CONNECTION: i64 = 16 << 10;
+const PER_SILENT_CONNECTION: i64 = 8 << 10;
 
 /// One at a time: all workers' allocations are counted together.
 async fn alone() -> MutexGuard<'static, ()> {

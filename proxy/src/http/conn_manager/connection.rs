@@ -39,7 +39,8 @@ pub async fn serve(
 ) {
     let counted = CountedConnection::new(&hcm, handshake.is_some());
     if let Some(handshake) = handshake {
-        match handshake.run(io, &info).await {
+        // In a box, or connections in plain text would have room for it in their tasks.
+        match Box::pin(handshake.run(io, &info)).await {
             Ok(secured) => io = secured,
             Err(lost) => return counted.end_of(Ended::idle(lost == Lost::Remote)),
         }

@@ -395,7 +395,8 @@ async fn part(hcm: &Hcm, parting: h2::Parting) -> bool {
         if io.write_all(&last_words).await.is_err() {
             return true;
         }
-        let mut ignored = [0; 4096];
+        // On the heap, or every connection would have room for it in its task.
+        let mut ignored = vec![0; 4096];
         if !lingers {
             return false;
         }
