@@ -228,6 +228,10 @@ pub struct StreamInfo {
     pub virtual_host_metadata: Option<Arc<Metadata>>,
     /// Attempts made upstream: 1 for a request that was not retried.
     pub attempt_count: u32,
+    /// `%ROUTE_RESOLUTION_COUNT%`: how often a route was looked for.
+    pub route_resolutions: u32,
+    /// `%ROUTE_RESOLUTION_TIME_US%`: how long that took.
+    pub route_resolution_time: Duration,
     /// See [`UpstreamInfo`].
     pub upstream: UpstreamInfo,
     /// `x-request-id` at the time the request was let in.
@@ -277,6 +281,8 @@ impl StreamInfo {
             route_metadata: None,
             virtual_host_metadata: None,
             attempt_count: 0,
+            route_resolutions: 0,
+            route_resolution_time: Duration::ZERO,
             upstream: UpstreamInfo::default(),
             request_id: None,
             downstream_remote,

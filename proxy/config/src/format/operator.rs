@@ -203,7 +203,7 @@ fn parameterized(call: &Call<'_>, options: &FormatOptions) -> Result<Kind, Strin
 /// Operators that read a field.
 fn field(call: &Call<'_>, options: &FormatOptions) -> Result<Option<Kind>, String> {
     let source = match call.name {
-        "REQ" | "REQUEST_HEADER" => Source::Request,
+        "REQ" | "REQUEST_HEADER" | "STREAM_INFO_REQ" => Source::Request,
         "RESP" | "RESPONSE_HEADER" => Source::Response,
         "TRAILER" | "RESPONSE_TRAILER" => Source::Trailers,
         "REQ_WITHOUT_QUERY" if options.req_without_query => Source::RequestWithoutQuery,

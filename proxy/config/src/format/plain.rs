@@ -160,6 +160,13 @@ const UPSTREAM: &[(&str, Read)] = &[
             None => Value::Missing,
         }
     }),
+    ("ROUTE_RESOLUTION_COUNT", |c| {
+        Value::Number(c.info.route_resolutions.into())
+    }),
+    ("ROUTE_RESOLUTION_TIME_US", |c| {
+        let micros = c.info.route_resolution_time.as_micros();
+        Value::Number(u64::try_from(micros).unwrap_or(u64::MAX))
+    }),
     ("UPSTREAM_REQUEST_ATTEMPT_COUNT", |c| {
         Value::Number(c.info.attempt_count.into())
     }),

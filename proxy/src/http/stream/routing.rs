@@ -1,6 +1,7 @@
 //! The route of a stream, and the filters that come of it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use filter_api::{CreateContext, RouteInfo, Services};
 use outrigger_types::{RequestHead, StreamInfo, UpstreamInfo};
@@ -39,7 +40,10 @@ impl StreamRouting {
     pub(super) fn choose(&mut self, request: &RequestHead, info: &mut StreamInfo) {
         let runtime = self.hcm.worker.runtime();
         let table = self.hcm.routes();
+        let began = Instant::now();
         self.matched = table.and_then(|table| table.find(request, info, &runtime, self.random));
+        info.route_resolutions += 1;
+        info.route_resolution_time += began.elapsed();
         self.route = self.matched.as_ref().map(RouteMatch::info);
         let Some(matched) = &self.matched else {
             return;
