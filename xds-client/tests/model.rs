@@ -204,7 +204,12 @@ impl World {
                     session.sent.insert((url, name), version.parse().unwrap());
                 }
                 for name in m.resource_names_subscribe {
-                    session.names.insert((url, name));
+                    let key = (url, name);
+                    if !self.server.contains_key(&key) {
+                        // What does not exist is answered as gone: an older answer may be on its way.
+                        session.sent.insert(key.clone(), 0);
+                    }
+                    session.names.insert(key);
                 }
                 for name in m.resource_names_unsubscribe {
                     session.names.remove(&(url, name.clone()));

@@ -15,7 +15,7 @@ use crate::bench::{Bench, MB, head_h1, head_h2};
 use crate::{Outcome, trial};
 
 /// What one stream may hold, bytes: both of its halves, and what the allocator keeps.
-const ONE: u64 = 16 * MB;
+const ONE: u64 = 24 * MB;
 /// Time in which a peer that does not read gets all that the proxy takes for it.
 const WHILE: Duration = Duration::from_millis(500);
 
