@@ -9,7 +9,8 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::server::{Builder, Connection, Handshake, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
-use http::Request;
+use http::header::{CONTENT_LENGTH, HOST};
+use http::{Method, Request};
 use outrigger_types::{Buffer, Headers, RequestHead, ResetReason, ResponseHead};
 
 use super::convert::{OVER_THE_LIMITS, request_in, response_out};
@@ -267,8 +268,9 @@ impl ServerConnection {
     /// A request, unless its head is over the limits: then its stream is reset.
     fn take(&self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) -> Next {
         let id = respond.stream_id().as_u32();
+        let ambiguous = ambiguous(&request, id);
         let (mut head, body) = request_in(request);
-        if let Some(fault) = unreadable(&head, id) {
+        if let Some(fault) = ambiguous.or_else(|| unreadable(&head, id)) {
             self.meter.set_fault(fault);
             return Next::Refused(Refusal {
                 details: fault.details_of(id),
@@ -374,6 +376,17 @@ impl ServerConnection {
     pub fn resets(&self) -> u64 {
         self.meter.resets()
     }
+}
+
+/// What could be read in two ways by those behind, and Envoy's library refuses: a host or a
+/// length said twice, user information in the authority, `*` for a path.
+fn ambiguous<T>(request: &Request<T>, stream: u32) -> Option<Fault> {
+    let twice = |name| request.headers().get_all(name).iter().nth(1).is_some();
+    let authority = request.uri().authority();
+    let has_user = authority.is_some_and(|authority| authority.as_str().contains('@'));
+    let by_field = twice(HOST) || twice(CONTENT_LENGTH) || has_user;
+    let asterisk = request.uri().path() == "*" && *request.method() != Method::OPTIONS;
+    (by_field || asterisk).then_some(Fault::Malformed { stream, by_field })
 }
 
 /// What Envoy's library refuses in a head that `h2` takes.
