@@ -22,7 +22,7 @@ pub fn location(
     let mut url = Vec::with_capacity(64);
     url.extend_from_slice(new_scheme);
     url.extend_from_slice(b"://");
-    url.extend_from_slice(&host(redirect, head, scheme, new_scheme));
+    url.extend_from_slice(&host(redirect, head, scheme));
     url.extend_from_slice(&path(matched, redirect, head));
     let value = HeaderValue::from_bytes(&url).unwrap_or_else(|_| HeaderValue::from_static("/"));
     (redirect.status, value)
@@ -56,24 +56,13 @@ fn request_scheme(head: &RequestHead) -> &[u8] {
 
 /// The host with its port: a default port that no longer fits the scheme is
 /// dropped, another stays unless the redirect names one.
-fn host(
-    redirect: &RedirectConfig,
-    head: &RequestHead,
-    scheme: &[u8],
-    new_scheme: &[u8],
-) -> Vec<u8> {
+fn host(redirect: &RedirectConfig, head: &RequestHead, scheme: &[u8]) -> Vec<u8> {
     let authority = match &redirect.host {
         Some(host) => host.as_bytes(),
         None => head.authority_bytes(),
     };
     if let Some(port) = redirect.port.filter(|p| *p != 0) {
-        let mut host = without_port(authority).to_vec();
-        let default =
-            (new_scheme == b"http" && port == 80) || (new_scheme == b"https" && port == 443);
-        if !default {
-            host.extend_from_slice(format!(":{port}").as_bytes());
-        }
-        return host;
+        return [without_port(authority), format!(":{port}").as_bytes()].concat();
     }
     let bare = without_port(authority);
     let port = &authority[bare.len()..];
@@ -85,22 +74,32 @@ fn host(
     authority.to_vec()
 }
 
+/// The path with its query. It begins with a slash whatever the rewrite made, or it would go on
+/// naming the host; one that the rewrite leaves nothing of stays as it was.
 fn path(matched: &RouteMatch, redirect: &RedirectConfig, head: &RequestHead) -> Bytes {
     let old = head.path_only();
-    let query = head.query();
-    let (new, keeps_query) = match &redirect.path {
-        PathRedirect::Keep => (old.to_vec(), true),
-        PathRedirect::Path(path) => (path.as_bytes().to_vec(), !path.contains('?')),
+    let (new, own_query) = match &redirect.path {
+        PathRedirect::Keep => (old.to_vec(), false),
+        PathRedirect::Path(path) => (path.as_bytes().to_vec(), path.contains('?')),
+        PathRedirect::Prefix(prefix) if prefix.is_empty() => (old.to_vec(), false),
         PathRedirect::Prefix(prefix) => {
             let length = matched_length(matched, old).unwrap_or(0);
-            ([prefix.as_bytes(), &old[length..]].concat(), true)
+            ([prefix.as_bytes(), &old[length..]].concat(), false)
         }
-        PathRedirect::Regex(rewrite) => (substitute(rewrite, old), true),
+        PathRedirect::Regex(rewrite) => match substitute(rewrite, old) {
+            new if new.is_empty() => (old.to_vec(), false),
+            new => (new, false),
+        },
     };
-    match query {
-        Some(query) if keeps_query && !redirect.strip_query => {
-            [&new, &b"?"[..], query].concat().into()
+    let slash: &[u8] = if new.starts_with(b"/") { b"" } else { b"/" };
+    let kept = match new.iter().position(|b| *b == b'?') {
+        Some(at) if redirect.strip_query && !own_query => &new[..at],
+        _ => &new[..],
+    };
+    match head.query() {
+        Some(query) if !own_query && !redirect.strip_query => {
+            [slash, kept, b"?", query].concat().into()
         }
-        _ => new.into(),
+        _ => [slash, kept].concat().into(),
     }
 }

@@ -180,7 +180,11 @@ fn rewrite_path(
         };
         [prefix.as_bytes(), &path[length..]].concat()
     } else if let Some(rewrite) = &forward.regex_rewrite {
-        substitute(rewrite, path)
+        match substitute(rewrite, path) {
+            // As in Envoy, a request is not left without a path.
+            new if new.is_empty() => return,
+            new => new,
+        }
     } else {
         return;
     };

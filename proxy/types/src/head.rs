@@ -170,7 +170,7 @@ fn is_grpc_content_type(headers: &Headers) -> bool {
     headers
         .get_bytes(&http::header::CONTENT_TYPE)
         .is_some_and(|value| {
-            value.starts_with(GRPC) && matches!(value.get(GRPC.len()), None | Some(b'+' | b';'))
+            value.starts_with(GRPC) && matches!(value.get(GRPC.len()), None | Some(b'+'))
         })
 }
 
@@ -265,7 +265,7 @@ mod tests {
         for (value, grpc) in [
             ("application/grpc", true),
             ("application/grpc+proto", true),
-            ("application/grpc;x=y", true),
+            ("application/grpc;x=y", false),
             ("application/grpc-web", false),
             ("application/json", false),
         ] {

@@ -174,8 +174,7 @@ fn to_grpc(mut rendered: Rendered, status: Option<u32>, is_head: bool) -> Render
         headers.set(names::GRPC_STATUS, HeaderValue::from(status));
     }
     if !rendered.body.is_empty() && !is_head {
-        let text = rendered.body.strip_suffix(b"\n").unwrap_or(&rendered.body);
-        if let Ok(message) = HeaderValue::from_bytes(&percent_encoded(text)) {
+        if let Ok(message) = HeaderValue::from_bytes(&percent_encoded(&rendered.body)) {
             headers.set(names::GRPC_MESSAGE, message);
         }
     }

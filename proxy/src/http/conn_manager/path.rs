@@ -204,14 +204,25 @@ fn ends_segment(path: &[u8], at: usize) -> Option<usize> {
     }
 }
 
+/// As [`ends_segment`], where dots that are not escaped may have parameters, which go with them:
+/// Envoy takes `..;x` for `..`, because servers behind it do.
+fn ends_dots(path: &[u8], at: usize, escaped: bool) -> Option<usize> {
+    if path.get(at) != Some(&b';') || escaped {
+        return ends_segment(path, at);
+    }
+    let parameters = &path[at..];
+    let slash = parameters.iter().position(|b| *b == b'/');
+    Some(slash.map_or(parameters.len(), |slash| slash + 1))
+}
+
 /// At the beginning of a segment that starts with a dot.
 fn resolve_dots(out: &mut Vec<u8>, rest: &mut &[u8], first: usize) -> bool {
-    if let Some(slash) = ends_segment(rest, first) {
+    if let Some(slash) = ends_dots(rest, first, first > 1) {
         *rest = &rest[first + slash..];
         return true;
     }
     if let Some(second) = dot_at(rest, first)
-        && let Some(slash) = ends_segment(rest, first + second)
+        && let Some(slash) = ends_dots(rest, first + second, first + second > 2)
     {
         out.pop();
         while out.last().is_some_and(|b| *b != b'/') {

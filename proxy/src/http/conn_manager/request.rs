@@ -207,6 +207,7 @@ impl Seen {
             | "upstream-alt-stat-name"
             | "upstream-rq-timeout-ms"
             | "upstream-rq-per-try-timeout-ms"
+            | "upstream-stream-duration-ms"
             | "upstream-rq-timeout-alt-response"
             | "expected-rq-timeout-ms"
             | "force-trace"
