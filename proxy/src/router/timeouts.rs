@@ -17,6 +17,8 @@ pub struct Timeouts {
     pub per_try_idle: Option<Duration>,
     /// Life of the stream, from `max_stream_duration` and `grpc-timeout`.
     pub max_duration: Option<Duration>,
+    /// Life of one attempt, in place of the cluster's; zero for any time.
+    pub attempt_duration: Option<Duration>,
 }
 
 impl Timeouts {
@@ -151,6 +153,7 @@ pub fn of_request(
         per_try,
         per_try_idle: retry.and_then(|r| r.per_try_idle_timeout),
         max_duration: stream_duration(forward, head, hcm_max_duration),
+        attempt_duration: millis(&head.headers, &names::X_ENVOY_UPSTREAM_STREAM_DURATION_MS),
     }
 }
 
@@ -173,6 +176,8 @@ pub fn strip(head: &mut RequestHead, respect_expected: bool) {
     }
     head.headers
         .remove(&names::X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS);
+    head.headers
+        .remove(&names::X_ENVOY_UPSTREAM_STREAM_DURATION_MS);
 }
 
 /// Tells the upstream how long it has: `x-envoy-expected-rq-timeout-ms` where

@@ -449,10 +449,12 @@ impl Stream {
         }
     }
 
-    /// How long an attempt may live, by the options of the cluster.
+    /// How long an attempt may live, by the options of the cluster unless the request asks otherwise.
     fn attempt_life(&self) -> Option<Duration> {
         let target = self.upstream.target.as_ref()?;
-        target.cluster.info.config.common_http.max_stream_duration
+        let of_cluster = target.cluster.info.config.common_http.max_stream_duration;
+        let asked = self.upstream.timeouts.attempt_duration;
+        asked.or(of_cluster).filter(|life| !life.is_zero())
     }
 
     fn start_per_try_timers(&mut self) {
