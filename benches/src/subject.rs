@@ -202,10 +202,11 @@ impl Subject {
         };
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text);
-        text.lines()
-            .map(str::trim)
-            .find(|l| !l.is_empty())
-            .unwrap_or("says no version")
+        let line = text.lines().map(str::trim).find(|l| !l.is_empty());
+        let line = line.unwrap_or("says no version");
+        // Some say where they are, which is nobody's business.
+        line.trim_start_matches(&*self.path.to_string_lossy())
+            .trim_start()
             .to_owned()
     }
 

@@ -21,7 +21,9 @@ impl Stream {
             self.hcm.count_too_large();
         }
         // After a malformed message HTTP/1 does not go on, unless it is told to.
+        // The admin endpoint answers by itself: its answers say nothing of the message.
         if reply.status == StatusCode::BAD_REQUEST
+            && reply.details != details::ADMIN_FILTER_RESPONSE
             && !self
                 .hcm
                 .config
