@@ -173,10 +173,11 @@ fn to_grpc(mut rendered: Rendered, status: Option<u32>, is_head: bool) -> Render
         let status = status.unwrap_or_else(|| grpc_status_of(rendered.head.status));
         headers.set(names::GRPC_STATUS, HeaderValue::from(status));
     }
-    if !rendered.body.is_empty() && !is_head {
-        if let Ok(message) = HeaderValue::from_bytes(&percent_encoded(&rendered.body)) {
-            headers.set(names::GRPC_MESSAGE, message);
-        }
+    if !rendered.body.is_empty()
+        && !is_head
+        && let Ok(message) = HeaderValue::from_bytes(&percent_encoded(&rendered.body))
+    {
+        headers.set(names::GRPC_MESSAGE, message);
     }
     headers.remove(&names::CONTENT_LENGTH);
     rendered.head.status = StatusCode::OK;
