@@ -6,8 +6,11 @@ use std::time::Instant;
 
 use filter_api::LocalReply;
 use outrigger_stats::CounterId;
-use outrigger_types::{Protocol, ResetReason, ResponseFlag, ResponseHead, StatusCode, details};
+use outrigger_types::{
+    Buffer, Protocol, ResetReason, ResponseFlag, ResponseHead, StatusCode, details,
+};
 
+use super::tunnel;
 use super::{Attempt, Stream};
 use crate::http::codec::{ByteCounts, StreamError};
 use crate::http::conn_manager::local_reply;
@@ -132,6 +135,11 @@ impl Stream {
             let stats = &active.meta.cluster().stats;
             stats.inc(ClusterStats::upstream_rq_tx_reset);
         }
+        if self.is_tunnel() && active.meta.protocol != Some(Protocol::Http2) {
+            let rest = std::mem::take(&mut self.upstream.to_send);
+            tokio::spawn(tunnel::deliver(*active, rest));
+            return;
+        }
         active.stream().reset(ResetReason::LocalReset);
     }
 
@@ -210,6 +218,11 @@ impl Stream {
         }
         if self.info.is_grpc {
             self.hcm.count_reset_after_response_started();
+        }
+        if self.is_tunnel() && reason == ResetReason::ConnectionTermination {
+            // The end of a tunnel is that of its bytes: they are delivered before it.
+            self.hcm.count_local_reset();
+            return self.encode_data(Buffer::new(), true);
         }
         // A head that a filter still holds is cut too, as in Envoy. Whoever broke
         // the protocol was not the downstream.

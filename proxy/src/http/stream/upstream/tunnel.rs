@@ -1,16 +1,32 @@
 //! What is particular to upgrades and CONNECT: the answer opens a tunnel, or does not.
 
+use std::future::poll_fn;
+use std::task::{Poll, ready};
+use std::time::Duration;
+
 use filter_api::LocalReply;
-use outrigger_types::{Method, Protocol, ResponseFlag, ResponseHead, StatusCode, details, names};
+use outrigger_types::{
+    Buffer, Method, Protocol, ResetReason, ResponseFlag, ResponseHead, StatusCode, details, names,
+};
 
 use super::Stream;
+use crate::http::codec::ServerStream;
 use crate::http::conn_manager::response;
+use crate::upstream::pool::UpstreamStream;
 
 impl Stream {
     /// Whether it asks for an upgrade to WebSocket.
     pub(super) fn is_websocket(&self) -> bool {
         let protocol = self.request.protocol.as_ref();
         self.upgrade && protocol.is_some_and(|p| p.eq_ignore_ascii_case(b"websocket"))
+    }
+
+    /// Whether both sides exchange bytes without framing.
+    pub(in crate::http::stream) fn is_tunnel(&self) -> bool {
+        let accepted = self.response.as_ref().map(|head| head.status);
+        self.upgrade
+            && accepted == Some(StatusCode::SWITCHING_PROTOCOLS)
+            && matches!(self.down, ServerStream::H1(_))
     }
 
     /// Whether what follows the request's head is held back until the upstream took it.
@@ -52,4 +68,23 @@ impl Stream {
         }
         failed
     }
+}
+
+/// How long an upstream may take to read the last bytes of a tunnel.
+const LAST_BYTES: Duration = Duration::from_secs(1);
+
+/// Passes on what the client sent before it went away, and ends the tunnel.
+pub(super) async fn deliver(mut active: UpstreamStream, mut rest: Buffer) {
+    let all = poll_fn(|cx| {
+        let stream = active.stream();
+        while !rest.is_empty() {
+            if ready!(stream.poll_send_data(cx, &mut rest, false)).is_err() {
+                return Poll::Ready(());
+            }
+        }
+        stream.poll_flush(cx).map(drop)
+    });
+    // What is not read by then is lost with the connection.
+    let _ = tokio::time::timeout(LAST_BYTES, all).await;
+    active.stream().reset(ResetReason::LocalReset);
 }
