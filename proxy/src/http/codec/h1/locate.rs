@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::mend;
 use super::options::{H1Error, Options};
-use super::request_line::{RequestLine, is_token, write_status_line};
+use super::request_line::{RequestLine, has_version, is_token, write_status_line};
 
 /// Fields that are parsed without an allocation.
 const FIELDS: usize = 128;
@@ -57,6 +57,11 @@ pub(super) fn end_of_head(buf: &[u8]) -> Option<usize> {
         }
     }
     None
+}
+
+/// Where the first line ends.
+fn first_line(buf: &[u8]) -> Option<usize> {
+    buf.iter().position(|b| *b == b'\n')
 }
 
 pub(super) type Field = (Range<usize>, Range<usize>);
@@ -197,12 +202,9 @@ fn wait(
     options: &Options,
     kind: Kind,
 ) -> Result<Found, H1Error> {
-    if buf.len() > options.max_headers_bytes {
-        return Err(H1Error::TOO_LARGE);
-    }
     if kind == Kind::Request
         && !scan.line_is_fine
-        && let Some(lf) = buf.iter().position(|b| *b == b'\n')
+        && let Some(lf) = first_line(buf).filter(|lf| *lf < options.max_headers_bytes)
     {
         let line = RequestLine::read(&buf[..lf], options)?;
         scan.line_is_fine = true;
@@ -215,6 +217,9 @@ fn wait(
             return found(mended, options, kind);
         }
     }
+    if buf.len() > options.max_headers_bytes {
+        return Err(H1Error::TOO_LARGE);
+    }
     scan.wait(buf);
     Ok(None)
 }
@@ -226,7 +231,10 @@ fn take_odd(
     options: &Options,
     kind: Kind,
 ) -> Result<Found, H1Error> {
-    let Some(len) = end_of_head(buf) else {
+    // Of a line without a version nothing that came with it is a part.
+    let line = first_line(buf).filter(|_| kind == Kind::Request);
+    let lone = line.is_some_and(|lf| !has_version(&buf[..lf]));
+    let Some(len) = end_of_head(buf).filter(|_| !lone) else {
         return wait(buf, scan, options, kind);
     };
     if len > options.max_headers_bytes {
@@ -235,7 +243,7 @@ fn take_odd(
     *scan = Scan::default();
     let head = buf.split_to(len);
     mend::check_characters(&head)?;
-    let first = head.iter().position(|b| *b == b'\n').map_or(0, |lf| lf + 1);
+    let first = first_line(&head).map_or(0, |lf| lf + 1);
     let (line, fields) = head.split_at(first);
     let mut mended = Vec::with_capacity(len);
     match kind {

@@ -59,6 +59,13 @@ impl<'a> RequestLine<'a> {
     }
 }
 
+/// Whether a third word stands in the line of a request.
+pub(super) fn has_version(line: &[u8]) -> bool {
+    let (_, rest) = word(line);
+    let (_, rest) = word(rest);
+    !rest.is_empty()
+}
+
 /// Writes the first line of a response as it should be, without its reason.
 pub(super) fn write_status_line(line: &[u8], out: &mut Vec<u8>) -> Result<(), H1Error> {
     let (version, rest) = word(line);
