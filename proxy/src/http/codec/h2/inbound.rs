@@ -161,7 +161,10 @@ impl Inbound {
         if frame.kind == DATA && frame.stream == 0 {
             return answer(1, "DATA: stream_id == 0");
         }
-        if frame.kind == DATA && frame.stream > meter.last_stream.load(Relaxed) {
+        // Streams of even numbers are the server's to open, and it opens none.
+        let never_opened =
+            frame.stream.is_multiple_of(2) || frame.stream > meter.last_stream.load(Relaxed);
+        if frame.kind == DATA && never_opened {
             return answer(1, "DATA: stream in idle");
         }
         Ok(())
