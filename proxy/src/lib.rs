@@ -11,6 +11,7 @@ pub mod router;
 pub mod runtime;
 pub mod server;
 pub mod snapshot;
+pub mod tcp_proxy;
 pub mod upstream;
 pub mod version;
 pub mod xds;

@@ -123,10 +123,12 @@ fn each_sink(
     let chains = chains.enumerate().map(|(at, chain)| (Some(at), chain));
     let default = listener.default_filter_chain.iter().map(|c| (None, c));
     for (at, chain) in chains.chain(default) {
-        let NetworkTerminal::Http(hcm) = &chain.terminal else {
-            continue;
+        let logs = match &chain.terminal {
+            NetworkTerminal::Http(hcm) => &hcm.access_logs,
+            NetworkTerminal::Tcp(tcp) => &tcp.access_logs,
+            NetworkTerminal::None => continue,
         };
-        for (index, log) in hcm.access_logs.iter().enumerate() {
+        for (index, log) in logs.iter().enumerate() {
             open(&log.sink).map_err(|error| {
                 let error = ConfigError::new(describe(&log.sink, &error)).at("access_log", index);
                 let error = match at {

@@ -19,7 +19,7 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_util::sync::CancellationToken;
 
-use super::connection_log::{ConnectionLog, log_unmatched};
+use super::connection_log::{Account, ConnectionLog, log_unmatched};
 use super::filter_chain_match::Peer;
 use super::handshake::{Handshake, HandshakeStats};
 use super::sockets::ListenSocket;
@@ -30,6 +30,7 @@ use crate::http::conn_manager::{self, Hcm};
 use crate::network::io::Io;
 use crate::network::transport_socket::DownstreamSocket;
 use crate::server::worker::Worker;
+use crate::tcp_proxy::TcpProxy;
 use crate::upstream::pool::socket_keepalive;
 
 /// A pause after an accept that failed for want of descriptors.
@@ -72,10 +73,18 @@ struct State {
     chains: HashMap<u64, Arc<Chain>>,
 }
 
+/// What serves the connections of a chain.
+enum Terminal {
+    Http(Arc<Hcm>),
+    Tcp(Arc<TcpProxy>),
+    /// They are closed.
+    None,
+}
+
 /// A filter chain on this worker.
 struct Chain {
     config: Arc<FilterChainConfig>,
-    hcm: Option<Arc<Hcm>>,
+    terminal: Terminal,
     /// Ends the chain's connections as soon as they are idle.
     drain: CancellationToken,
     /// Cuts the chain's connections.
@@ -169,7 +178,7 @@ impl WorkerListener {
             .read()
             .chains
             .values()
-            .filter_map(|c| c.hcm.clone())
+            .filter_map(|chain| chain.hcm().cloned())
             .collect()
     }
 
@@ -203,7 +212,7 @@ impl WorkerListener {
     /// time is up.
     fn retire(&self, worker: &Worker, chain: Arc<Chain>) {
         chain.start_drain();
-        if let Some(hcm) = &chain.hcm {
+        if let Some(hcm) = chain.hcm() {
             worker.note_draining(hcm);
         }
         let drain_time = worker.drain.time;
@@ -252,20 +261,50 @@ impl Chain {
         config: &Arc<FilterChainConfig>,
         idle: &CancellationToken,
     ) -> Self {
-        let hcm = match &config.terminal {
-            NetworkTerminal::Http(hcm) => Some(Hcm::new(hcm.clone(), worker, spec)),
-            NetworkTerminal::None => None,
+        let limit = spec.config.per_connection_buffer_limit;
+        let terminal = match &config.terminal {
+            NetworkTerminal::Http(hcm) => Terminal::Http(Hcm::new(hcm.clone(), worker, spec)),
+            NetworkTerminal::Tcp(tcp) => Terminal::Tcp(TcpProxy::new(tcp.clone(), worker, limit)),
+            NetworkTerminal::None => Terminal::None,
         };
         Self {
             config: config.clone(),
-            hcm,
+            terminal,
             drain: idle.child_token(),
             end: CancellationToken::new(),
         }
     }
 
+    /// Serves a connection to its end.
+    async fn serve(
+        &self,
+        io: Io,
+        info: Arc<ConnectionInfo>,
+        handshake: Option<Handshake>,
+        account: Option<Arc<Account>>,
+    ) {
+        match &self.terminal {
+            Terminal::Http(hcm) => {
+                let drain = self.drain.child_token();
+                conn_manager::serve(hcm.clone(), io, info, handshake, drain, account).await;
+            }
+            Terminal::Tcp(tcp) => {
+                // In a box, or connections of HTTP would have room for it.
+                Box::pin(tcp.clone().serve(io, info, handshake, account)).await;
+            }
+            Terminal::None => {}
+        }
+    }
+
+    fn hcm(&self) -> Option<&Arc<Hcm>> {
+        match &self.terminal {
+            Terminal::Http(hcm) => Some(hcm),
+            Terminal::Tcp(_) | Terminal::None => None,
+        }
+    }
+
     fn start_drain(&self) {
-        if let Some(hcm) = &self.hcm {
+        if let Some(hcm) = self.hcm() {
             hcm.start_drain();
         }
     }
@@ -455,18 +494,16 @@ impl Shared {
         let Some(chain) = state.chains.get(&config.fingerprint).cloned() else {
             return;
         };
-        let Some(hcm) = chain.hcm.clone() else {
+        if matches!(chain.terminal, Terminal::None) {
             self.stats.inc(ListenerStats::downstream_cx_destroy);
             return;
-        };
+        }
         let account = log.as_ref().map(|log| log.account.clone());
         let handshake = self.handshake(&state.spec, &chain.config);
         let guard = ConnectionGuard::new(self);
         tokio::spawn(async move {
-            let drain = chain.drain.child_token();
-            let serve = conn_manager::serve(hcm, io, info, handshake, drain, account);
             tokio::select! {
-                () = serve => {}
+                () = chain.serve(io, info, handshake, account) => {}
                 () = chain.end.cancelled() => {}
             }
             drop((guard, log));

@@ -86,10 +86,14 @@ impl Snapshot {
             .map(|n| format!("{listener}worker_{n}."))
             .collect();
         for chain in entry.chains() {
-            if let NetworkTerminal::Http(hcm) = &chain.terminal {
-                let prefix = &hcm.stat_prefix;
-                prefixes.push(format!("http.{prefix}."));
-                prefixes.push(format!("{listener}http.{prefix}."));
+            match &chain.terminal {
+                NetworkTerminal::Http(hcm) => {
+                    let prefix = &hcm.stat_prefix;
+                    prefixes.push(format!("http.{prefix}."));
+                    prefixes.push(format!("{listener}http.{prefix}."));
+                }
+                NetworkTerminal::Tcp(tcp) => prefixes.push(format!("tcp.{}.", tcp.stat_prefix)),
+                NetworkTerminal::None => {}
             }
         }
         prefixes.push(listener);

@@ -56,7 +56,7 @@ impl ListenerEntry {
                 }),
                 RouteSource::Inline(_) => None,
             },
-            NetworkTerminal::None => None,
+            NetworkTerminal::Tcp(_) | NetworkTerminal::None => None,
         })
     }
 

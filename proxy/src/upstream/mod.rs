@@ -3,6 +3,7 @@
 pub mod circuit_breaker;
 pub mod cluster;
 pub mod code_stats;
+pub mod facts;
 pub mod host;
 pub mod lb;
 pub mod pool;

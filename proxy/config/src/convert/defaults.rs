@@ -98,3 +98,5 @@ pub const XDS_RETRY_BASE: Duration = Duration::from_millis(500);
 pub const XDS_RETRY_MAX: Duration = Duration::from_secs(30);
 /// `Bootstrap.stats_flush_interval`: 5 s.
 pub const STATS_FLUSH_INTERVAL: Duration = Duration::from_secs(5);
+/// `TcpProxy.idle_timeout`
+pub const TCP_IDLE_TIMEOUT: Duration = Duration::from_secs(3_600);

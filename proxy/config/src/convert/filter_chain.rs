@@ -10,6 +10,7 @@ use super::common::cidr;
 use super::hcm::hcm;
 use super::path::{Within, each, must_be_off, optional, port, refuse, timeout_or, unknown_enum};
 use super::structure::metadata;
+use super::tcp_proxy::tcp_proxy;
 use super::tls::downstream_transport;
 use super::{ConvertContext, Result};
 use crate::ir::{FilterChainConfig, FilterChainMatchConfig, NetworkTerminal, SourceType};
@@ -17,6 +18,7 @@ use crate::pb::envoy::config::listener::v3 as pb;
 
 const HCM: &str =
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+const TCP_PROXY: &str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
 
 /// Converts a filter chain.
 pub(super) fn filter_chain(
@@ -92,6 +94,11 @@ fn network_filter(message: pb::Filter, cx: &ConvertContext<'_>) -> Result<Networ
             .decode()
             .and_then(|message| hcm(message, cx))
             .map(|config| NetworkTerminal::Http(Arc::new(config)))
+            .within("typed_config"),
+        TCP_PROXY => typed
+            .decode()
+            .and_then(tcp_proxy)
+            .map(|config| NetworkTerminal::Tcp(Arc::new(config)))
             .within("typed_config"),
         _ => typed.unsupported("network filter").within("typed_config"),
     }

@@ -47,6 +47,7 @@ mod runtime_layer;
 mod source;
 mod stats;
 mod structure;
+mod tcp_proxy;
 mod tls;
 mod virtual_host;
 mod weighted_cluster;

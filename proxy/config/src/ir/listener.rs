@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use outrigger_types::{Address, Metadata};
 
-use super::{AccessLogConfig, DownstreamTransport, HcmConfig, TcpKeepalive};
+use super::{AccessLogConfig, DownstreamTransport, HcmConfig, TcpKeepalive, TcpProxyConfig};
 
 /// A listener, validated.
 #[derive(Clone, Debug)]
@@ -84,6 +84,8 @@ pub struct FilterChainConfig {
 pub enum NetworkTerminal {
     /// HTTP.
     Http(Arc<HcmConfig>),
+    /// Bytes as they are.
+    Tcp(Arc<TcpProxyConfig>),
     /// No network filter at all: the connection is closed.
     None,
 }

@@ -12,6 +12,7 @@ mod hcm;
 mod listener;
 mod retry_on;
 mod route;
+mod tcp_proxy;
 mod tls;
 
 pub use access_log::*;
@@ -23,4 +24,5 @@ pub use hcm::*;
 pub use listener::*;
 pub use retry_on::*;
 pub use route::*;
+pub use tcp_proxy::*;
 pub use tls::*;

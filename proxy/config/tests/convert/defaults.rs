@@ -18,7 +18,7 @@ fn hcm_of(fields: Value) -> HcmConfig {
     let listener = convert::listener(&bytes, &context()).unwrap().value;
     match &listener.filter_chains[0].terminal {
         NetworkTerminal::Http(config) => HcmConfig::clone(config),
-        NetworkTerminal::None => panic!("no HCM"),
+        NetworkTerminal::Tcp(_) | NetworkTerminal::None => panic!("no HCM"),
     }
 }
 

@@ -9,7 +9,7 @@ use outrigger_types::{RequestHead, StreamInfo, UpstreamInfo};
 use crate::http::conn_manager::Hcm;
 use crate::http::filter_chain::{Made, Routing};
 use crate::router::matcher::RouteMatch;
-use crate::upstream::cluster::WorkerCluster;
+use crate::upstream::facts::note_cluster;
 
 /// The choice of the route.
 pub(super) struct StreamRouting {
@@ -57,7 +57,7 @@ impl StreamRouting {
         // What does not exist is not logged as the cluster.
         let cluster = matched.cluster.as_ref();
         if let Some(cluster) = cluster.and_then(|name| self.hcm.worker.cluster(name)) {
-            note_cluster(info, &cluster);
+            note_cluster(&mut info.upstream, &cluster);
         }
     }
 
@@ -106,12 +106,4 @@ impl Routing for StreamRouting {
         }
         None
     }
-}
-
-/// Says which cluster the request goes to.
-pub(super) fn note_cluster(info: &mut StreamInfo, cluster: &WorkerCluster) {
-    let upstream = &mut info.upstream;
-    upstream.cluster = Some(cluster.info.observability_name().clone());
-    upstream.cluster_raw = Some(cluster.info.name().clone());
-    upstream.cluster_metadata = cluster.info.config.metadata.clone();
 }

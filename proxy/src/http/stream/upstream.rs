@@ -18,7 +18,6 @@ use outrigger_types::{
     UpstreamInfo, details, names,
 };
 
-use super::routing::note_cluster;
 use super::{BodyEnd, Stream};
 use crate::router::request_stats::{self, Counted, RequestStats};
 use crate::router::retry::RetryState;
@@ -26,9 +25,10 @@ use crate::router::rewrite;
 use crate::router::timeouts::{self, Timeouts};
 use crate::upstream::circuit_breaker::BreakerGuard;
 use crate::upstream::cluster::{Overload, WorkerCluster};
+use crate::upstream::facts::{note_cluster, note_connection, note_host};
 use crate::upstream::host::Host;
 use crate::upstream::lb::LbContext;
-use crate::upstream::pool::{Acquire, Attached, ConnectionMeta, PendingStream, UpstreamStream};
+use crate::upstream::pool::{Acquire, Attached, PendingStream, UpstreamStream};
 use crate::upstream::stats::ClusterStats;
 
 /// What the router knows of the way upstream.
@@ -236,7 +236,7 @@ impl Stream {
 
     /// Refuses a request because runtime has the cluster in maintenance.
     fn refuse_for_maintenance(&mut self, cluster: &WorkerCluster) {
-        note_cluster(&mut self.info, cluster);
+        note_cluster(&mut self.info.upstream, cluster);
         self.charge_abort(StatusCode::SERVICE_UNAVAILABLE);
         cluster
             .stats
@@ -256,7 +256,7 @@ impl Stream {
 
     /// Refuses a request that the load assignment says to drop.
     fn drop_for_overload(&mut self, cluster: &WorkerCluster, unconditional: bool) {
-        note_cluster(&mut self.info, cluster);
+        note_cluster(&mut self.info.upstream, cluster);
         self.charge_abort(StatusCode::SERVICE_UNAVAILABLE);
         let (body, why, flag, header) = if unconditional {
             (
@@ -298,7 +298,7 @@ impl Stream {
         match cluster.acquire(&host, priority, protocol) {
             Acquire::Ready(attached) => self.begin(*attached),
             Acquire::Pending(pending) => {
-                self.log_host(&host);
+                note_host(&mut self.info.upstream, &host);
                 self.upstream.attempt = Attempt::Pending(pending);
             }
             Acquire::Failed(failure) => self.on_pool_failure(failure),
@@ -346,41 +346,13 @@ impl Stream {
             request_start: Some(Instant::now()),
             ..UpstreamInfo::default()
         };
-        note_cluster(&mut self.info, cluster);
-    }
-
-    /// The host that the request went to, or would have gone to.
-    fn log_host(&mut self, host: &Host) {
-        let upstream = &mut self.info.upstream;
-        upstream.host = Some(host.address.clone());
-        upstream.hostname = Some(host.hostname.clone());
-        upstream.host_metadata = host.metadata.clone();
-        let zone = &host.locality.zone;
-        upstream.zone = (!zone.is_empty()).then(|| zone.clone());
-    }
-
-    /// The connection that the attempt goes out on.
-    fn log_connection(&mut self, meta: &ConnectionMeta) {
-        let upstream = &mut self.info.upstream;
-        upstream.attempted.extend(upstream.host.clone());
-        upstream
-            .attempted_hostnames
-            .extend(upstream.hostname.clone());
-        upstream.attempted_connection_ids.push(meta.id);
-        upstream.connection_id = Some(meta.id);
-        upstream.local = meta.local.clone();
-        upstream.remote = Some(meta.remote.clone());
-        upstream.tls.clone_from(&meta.tls);
-        upstream.protocol = meta.protocol;
-        upstream.connect_start = Some(meta.connect_start);
-        upstream.connect_end = Some(meta.opened);
-        upstream.pool_ready = Some(Instant::now());
+        note_cluster(&mut self.info.upstream, cluster);
     }
 
     /// Sends the head on a connection.
     fn begin(&mut self, attached: Attached) {
-        self.log_host(&attached.host().clone());
-        self.log_connection(attached.meta());
+        note_host(&mut self.info.upstream, &attached.host().clone());
+        note_connection(&mut self.info.upstream, attached.meta());
         let Some(target) = &self.upstream.target else {
             return;
         };

@@ -29,6 +29,11 @@ pub(super) struct SweeperState {
 impl IdleH1 {
     /// The connection, if it still is usable.
     pub(super) fn check(mut self) -> Option<PooledH1> {
+        if self.pooled.meta.protocol.is_none() {
+            // Of raw bytes the peer may have sent the first, and their end.
+            self.pooled.meta.begin_stream();
+            return Some(self.pooled);
+        }
         let mut cx = Context::from_waker(std::task::Waker::noop());
         match self.pooled.connection.poll_idle(&mut cx) {
             Poll::Pending => {
@@ -129,6 +134,16 @@ impl Pool {
         }
         h1.meta.note_close(by_peer);
         drop(h1);
+        {
+            let mut inner = self.inner.lock();
+            inner.busy = inner.busy.saturating_sub(1);
+        }
+        self.serve_pending();
+    }
+
+    /// A connection of raw bytes ended.
+    pub(super) fn lose_raw(self: &Arc<Self>, meta: &ConnectionMeta, by_peer: bool) {
+        meta.note_close(by_peer);
         {
             let mut inner = self.inner.lock();
             inner.busy = inner.busy.saturating_sub(1);

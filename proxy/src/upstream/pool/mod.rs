@@ -30,7 +30,7 @@ use super::stats::ClusterStats;
 use crate::http::codec::{h1, h2};
 
 pub(crate) use dial::socket_keepalive;
-pub use stream::{ConnectionMeta, UpstreamStream};
+pub use stream::{ConnectionMeta, RawStream, UpstreamStream};
 
 /// Why a pool could not give a stream.
 #[derive(Clone, Debug)]

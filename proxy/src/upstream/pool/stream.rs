@@ -9,7 +9,7 @@ use tokio::task::AbortHandle;
 
 use super::{Attached, AttachedConnection, H2Slot, Pool, PooledH1, millis_since};
 use crate::http::codec::{ClientStream, StreamError};
-use crate::network::io::Io;
+use crate::network::io::{ByteSink, Io};
 use crate::upstream::circuit_breaker::BreakerGuard;
 use crate::upstream::cluster::WorkerCluster;
 use crate::upstream::host::Host;
@@ -152,7 +152,7 @@ impl ConnectionMeta {
     }
 
     /// Counts what an HTTP/1 connection has read and written since the last time.
-    fn count_bytes(&self, io: &Io) {
+    fn count_http1_bytes(&self, io: &Io) {
         let (read, written) = (io.bytes_read(), io.bytes_written());
         let read_before = self.counted_read.swap(read, Ordering::Relaxed);
         let written_before = self.counted_written.swap(written, Ordering::Relaxed);
@@ -298,7 +298,7 @@ impl UpstreamStream {
 impl Drop for UpstreamStream {
     fn drop(&mut self) {
         if let Some(ClientStream::H1(connection)) = self.stream.take() {
-            self.meta.count_bytes(connection.io());
+            self.meta.count_http1_bytes(connection.io());
             let reusable = connection.is_reusable();
             let h1 = PooledH1 {
                 connection,
@@ -315,6 +315,62 @@ impl Drop for UpstreamStream {
                 self.pool.lose_h1(h1, by_peer);
             }
         }
+    }
+}
+
+/// A connection of raw bytes that is taken out of its pool for good. Dropping it closes it.
+pub struct RawStream {
+    /// The connection.
+    pub io: Io,
+    /// Its facts.
+    pub meta: Arc<ConnectionMeta>,
+    pool: Arc<Pool>,
+    by_peer: bool,
+    _active: ActiveRequest,
+    _requests: BreakerGuard,
+}
+
+impl Attached {
+    /// The connection beneath, of a pool of raw bytes; none of another pool.
+    pub fn into_raw(self) -> Option<RawStream> {
+        let meta = self.meta().clone();
+        let AttachedConnection::H1(h1) = self.connection else {
+            return None;
+        };
+        if meta.protocol.is_some() {
+            self.pool.release_h1(h1);
+            return None;
+        }
+        let active = ActiveRequest::begin(&meta);
+        let mut io = h1.connection.into_io();
+        io.report_to(meta.clone());
+        Some(RawStream {
+            io,
+            meta,
+            pool: self.pool,
+            by_peer: false,
+            _active: active,
+            _requests: self.requests,
+        })
+    }
+}
+
+impl RawStream {
+    /// Notes that the peer ended the connection, for its stats.
+    pub fn note_closed_by_peer(&mut self) {
+        self.by_peer = true;
+    }
+}
+
+impl Drop for RawStream {
+    fn drop(&mut self) {
+        self.pool.lose_raw(&self.meta, self.by_peer);
+    }
+}
+
+impl ByteSink for ConnectionMeta {
+    fn count_bytes(&self, read: u64, written: u64) {
+        self.cluster.count_bytes(read, written);
     }
 }
 

@@ -389,6 +389,11 @@ impl ClientConnection {
         Poll::Ready(done.map_err(|_| StreamError::connection_termination()))
     }
 
+    /// The connection beneath, with what was read ahead put back.
+    pub fn into_io(self) -> Io {
+        self.wire.into_io()
+    }
+
     /// The connection beneath, for its addresses and counters.
     pub fn io(&self) -> &Io {
         self.wire.io()

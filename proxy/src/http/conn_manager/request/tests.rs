@@ -28,7 +28,7 @@ pub(crate) fn hcm() -> HcmConfig {
     let listener = convert::listener(&listener.bytes, &cx).unwrap().value;
     match &listener.filter_chains[0].terminal {
         NetworkTerminal::Http(hcm) => HcmConfig::clone(hcm),
-        NetworkTerminal::None => panic!("no HCM"),
+        NetworkTerminal::Tcp(_) | NetworkTerminal::None => panic!("no HCM"),
     }
 }
 

@@ -15,12 +15,12 @@ use super::{Attempt, Stream};
 use crate::http::codec::{ByteCounts, StreamError};
 use crate::http::conn_manager::local_reply;
 use crate::http::stream::complete::in_frames;
-use crate::http::stream::routing::note_cluster;
 use crate::http::stream::timers::Fired;
 use crate::router::request_stats::{Counted, RequestStats};
 use crate::router::retry::{BackOff, Outcome, RetryDecision, RetryState};
 use crate::upstream::circuit_breaker::Kind;
 use crate::upstream::cluster::WorkerCluster;
+use crate::upstream::facts::{note_cluster, note_host};
 use crate::upstream::pool::{PoolFailure, UpstreamStream};
 use crate::upstream::stats::ClusterStats;
 
@@ -165,7 +165,7 @@ impl Stream {
 
     pub(super) fn on_pool_failure(&mut self, failure: PoolFailure) {
         if failure.reached_host {
-            self.log_host(&failure.host);
+            note_host(&mut self.info.upstream, &failure.host);
         }
         self.info.upstream.transport_failure =
             failure.transport_failure.clone().filter(|t| !t.is_empty());
@@ -253,7 +253,7 @@ impl Stream {
     }
 
     pub(super) fn no_healthy_upstream(&mut self, cluster: &Arc<WorkerCluster>) {
-        note_cluster(&mut self.info, cluster);
+        note_cluster(&mut self.info.upstream, cluster);
         self.charge_abort(StatusCode::SERVICE_UNAVAILABLE);
         let reply = LocalReply::new(
             StatusCode::SERVICE_UNAVAILABLE,
