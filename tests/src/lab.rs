@@ -36,6 +36,8 @@ pub struct Setup {
     pub upstreams: Vec<(String, Protocol, u16)>,
     /// Most descriptors that the process may have open.
     pub open_files: Option<u32>,
+    /// More arguments of the command line.
+    pub args: Vec<String>,
 }
 
 impl Lab {
@@ -54,7 +56,7 @@ impl Lab {
         Self::with(Setup {
             config,
             upstreams,
-            open_files: None,
+            ..Setup::default()
         })
         .await
     }
@@ -98,7 +100,11 @@ impl Lab {
             "--file-flush-interval-msec",
             "20",
         ];
-        let args = args.map(str::to_owned);
+        let args: Vec<String> = args
+            .map(str::to_owned)
+            .into_iter()
+            .chain(setup.args)
+            .collect();
         let binary = peers::subject()?;
         let binary = match setup.open_files {
             Some(limit) => limited(&binary, limit, dir.path())?,
@@ -139,6 +145,15 @@ impl Lab {
     pub async fn stats(&self) -> Result<BTreeMap<String, u64>, String> {
         let stats = self.proxy.stats().await.map_err(|e| e.to_string())?;
         Ok(stats.into_iter().collect())
+    }
+
+    /// An admin page.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub async fn page(&self, path: &str) -> Result<String, String> {
+        let answer = self.proxy.admin("GET", path).await;
+        answer.map(|(_, body)| body).map_err(|e| e.to_string())
     }
 
     /// Resident memory of the process, bytes.

@@ -129,7 +129,7 @@ fn cluster_line(view: &View, cluster: &str) -> String {
         stat("upstream_rq_retry"),
         stat("membership_total"),
         stat("circuit_breakers.default.remaining_rq"),
-        stat("upstream_rq_pending_overflow"),
+        stat("upstream_rq_pending_overflow") + stat("upstream_rq_active_overflow"),
     )
 }
 
@@ -183,7 +183,8 @@ pub(crate) mod tests {
              cluster.greeter-v2.grpc.demo.Greeter.SayHello.total: 10\n\
              cluster.greeter-v2.circuit_breakers.default.rq_open: 1\n\
              cluster.greeter-v1.circuit_breakers.default.remaining_rq: 1000\n\
-             cluster.greeter-v2.upstream_rq_pending_overflow: 2\n\
+             cluster.greeter-v2.upstream_rq_pending_overflow: 1\n\
+             cluster.greeter-v2.upstream_rq_active_overflow: 1\n\
              cluster.greeter-v1.upstream_rq_retry: 17\n\
              cluster.greeter-v1.membership_total: 2\n\
              control_plane.connected_state: 1\n",

@@ -75,6 +75,7 @@ const FLAGS: &[Flag] = &[
     Flag("version", None, Kind::Switch, true, "Print the version and end"),
     Flag("help", Some('h'), Kind::Switch, true, "Print this and end"),
     Flag("shutdown-timeout-s", None, Kind::Number, true, "Longest wait for calls under way after SIGTERM, seconds; default 10"),
+    Flag("grpc-max-methods", None, Kind::Number, true, "Most gRPC methods with labels of their own; default 512, others are _overflow"),
 ];
 
 /// What was typed.
@@ -132,6 +133,8 @@ pub struct Options {
     pub drain_strategy: DrainStrategy,
     /// `--shutdown-timeout-s`
     pub shutdown_timeout: Duration,
+    /// `--grpc-max-methods`
+    pub grpc_max_methods: usize,
     /// `--file-flush-interval-msec`
     pub file_flush_interval: Duration,
     /// `--file-flush-min-size-kb`, in bytes.
@@ -380,6 +383,7 @@ impl Options {
                 ],
             )?,
             shutdown_timeout: Duration::from_secs(low.number("shutdown-timeout-s", 10).into()),
+            grpc_max_methods: low.number("grpc-max-methods", 512) as usize,
             file_flush_interval: Duration::from_millis(milliseconds.into()),
             file_flush_min_size: low.number("file-flush-min-size-kb", 64) as usize * 1024,
             service_node: own("service-node"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use outrigger_config::ir::LogFormatConfig;
 use outrigger_filters::Registry;
-use outrigger_stats::Store;
+use outrigger_stats::{StatsConfig, Store};
 
 use super::main_thread::{self, Settings};
 use super::options::{Mode, Options};
@@ -83,8 +83,10 @@ fn serve(options: Options, registry: Arc<Registry>) -> Result<(), String> {
     for flag in &options.without_effect {
         tracing::debug!(target: "main", flag, "the flag has no effect");
     }
-    let stats =
-        stats_config::of(&loaded.config.stats, &options.stats_tags).map_err(|e| known(&e))?;
+    let stats = StatsConfig {
+        max_label_sets: options.grpc_max_methods,
+        ..stats_config::of(&loaded.config.stats, &options.stats_tags).map_err(|e| known(&e))?
+    };
     let store = Store::new(stats).map_err(|e| known(&e))?;
     let settings = settings(options.clone(), loaded, store, registry)?;
     let runtime = tokio::runtime::Builder::new_current_thread()

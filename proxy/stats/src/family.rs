@@ -13,7 +13,7 @@ use crate::prometheus::{buckets, push_label};
 use crate::snapshot::HistogramRow;
 
 /// Value of the labels of what is over the cap.
-const OVERFLOW: &str = "_overflow";
+pub const OVERFLOW: &str = "_overflow";
 
 /// How many times the cap all label sets of a family may be, whatever their labels.
 const SETS_PER_CAPPED: usize = 32;
@@ -67,8 +67,6 @@ struct FamilyState {
     entries: AHashMap<Labels, Entry>,
     /// Combinations of the capped labels that were let in.
     admitted: AHashSet<Labels>,
-    /// Look-ups that fell into the overflow.
-    overflowed: u64,
 }
 
 #[derive(Debug)]
@@ -111,7 +109,13 @@ impl Family {
         Histogram::new(cell, self.core.clone())
     }
 
-    /// How many look-ups fell into the overflow.
+    /// Whether a combination of the capped labels counts as itself: it is let in while there
+    /// is room. For families that are to have the same combinations.
+    pub fn admit(&self, capped: &[&str]) -> bool {
+        self.core.admit(capped)
+    }
+
+    /// What was counted beyond the cap; of histograms, how often.
     pub fn overflowed(&self) -> u64 {
         self.core.overflowed()
     }
@@ -127,8 +131,31 @@ impl FamilyCore {
         }
     }
 
+    fn admit(&self, capped: &[&str]) -> bool {
+        let key: Labels = capped.iter().map(|value| Box::from(*value)).collect();
+        let mut state = self.state.lock();
+        let admitted = state.admitted.len() < self.max || state.admitted.contains(&key);
+        if admitted {
+            state.admitted.insert(key);
+        }
+        admitted
+    }
+
     pub(crate) fn overflowed(&self) -> u64 {
-        self.state.lock().overflowed
+        let names = self.options.labels;
+        let capped = |at: usize| self.options.capped.contains(&names[at]);
+        let is_over = |labels: &Labels| {
+            let mut values = labels.iter().enumerate();
+            values.any(|(at, value)| capped(at) && **value == *OVERFLOW)
+        };
+        let state = self.state.lock();
+        let over = state.entries.iter().filter(|(labels, _)| is_over(labels));
+        over.map(|(_, entry)| match entry {
+            Entry::Counter(entry) => entry.total(),
+            Entry::Histogram(entry) => entry.now().count(),
+            Entry::Gauge(_) => 0,
+        })
+        .sum()
     }
 
     fn fresh(&self) -> Entry {
@@ -145,13 +172,13 @@ impl FamilyCore {
         join: impl FnOnce(&mut Entry) -> Option<Arc<T>>,
     ) -> Arc<T> {
         let mut state = self.state.lock();
-        let labels = self.admit(&mut state, labels);
+        let labels = self.labels_of(&mut state, labels);
         let entry = state.entries.entry(labels).or_insert_with(|| self.fresh());
         join(entry).unwrap_or_default()
     }
 
     /// The labels under which to count: the given ones, or those of the overflow.
-    fn admit(&self, state: &mut FamilyState, values: &[&str]) -> Labels {
+    fn labels_of(&self, state: &mut FamilyState, values: &[&str]) -> Labels {
         let names = self.options.labels;
         let value = |at: usize| Box::from(values.get(at).copied().unwrap_or(""));
         let labels: Labels = (0..names.len()).map(value).collect();
@@ -168,7 +195,6 @@ impl FamilyCore {
             state.admitted.insert(key);
             return labels;
         }
-        state.overflowed += 1;
         // Without room at all, labels the peer has no hand in are given up too.
         let over = |at: usize| match room && !capped(&at) {
             true => labels[at].clone(),

@@ -76,7 +76,7 @@ pub use cell::{CounterId, GaugeId, HistogramId, SetMeta, Slab, StatSet, TextId};
 pub use config::{
     BucketSettings, ConfigError, NameMatcher, NamePattern, StatsConfig, StatsMatcher, TagSpecifier,
 };
-pub use family::{Family, FamilyKind, FamilyOptions};
+pub use family::{Family, FamilyKind, FamilyOptions, OVERFLOW};
 pub use handle::{Counter, Gauge, Histogram, Text};
 pub use histogram::{Bin, DEFAULT_BUCKETS, HistogramData, QUANTILES, Unit};
 pub use name::sanitize;

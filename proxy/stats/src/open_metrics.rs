@@ -11,7 +11,9 @@ pub(crate) fn render(families: &[Arc<FamilyCore>]) -> Rendered {
     for family in families {
         family.render(&mut body, true);
     }
-    body.push_str("# HELP outrigger_stats_overflow Look-ups beyond the cap of label sets.\n");
+    body.push_str(
+        "# HELP outrigger_stats_overflow What was counted beyond the cap of label sets.\n",
+    );
     body.push_str("# TYPE outrigger_stats_overflow counter\n");
     for family in families {
         let (name, count) = (family.options.name, family.overflowed());

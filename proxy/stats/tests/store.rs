@@ -333,7 +333,7 @@ fn methods_beyond_the_cap_share_a_label_set() {
          outrigger_grpc_requests_total{cluster=\"x\",method=\"a\",grpc_status=\"0\"} 1\n\
          outrigger_grpc_requests_total{cluster=\"x\",method=\"a\",grpc_status=\"14\"} 1\n\
          outrigger_grpc_requests_total{cluster=\"x\",method=\"b\",grpc_status=\"0\"} 1\n\
-         # HELP outrigger_stats_overflow Look-ups beyond the cap of label sets.\n\
+         # HELP outrigger_stats_overflow What was counted beyond the cap of label sets.\n\
          # TYPE outrigger_stats_overflow counter\n\
          outrigger_stats_overflow_total{family=\"outrigger_grpc_requests_total\"} 2\n\
          # EOF\n"

@@ -40,14 +40,14 @@ impl Bench {
     /// # Errors
     /// When something does not start.
     pub async fn start(yaml: &str) -> Result<Self, String> {
-        Self::limited(yaml, None).await
+        Self::with(yaml, Setup::default()).await
     }
 
-    /// The same, with a limit of descriptors.
+    /// The same, where `setup` says more than what is configured and what is behind it.
     ///
     /// # Errors
     /// When something does not start.
-    pub async fn limited(yaml: &str, open_files: Option<u32>) -> Result<Self, String> {
+    pub async fn with(yaml: &str, setup: Setup) -> Result<Self, String> {
         let value: Value = serde_yaml_ng::from_str(yaml).map_err(|e| e.to_string())?;
         let mut config: Config = match value {
             Value::Null => Config::default(),
@@ -71,7 +71,7 @@ impl Bench {
         let setup = Setup {
             config,
             upstreams,
-            open_files,
+            ..setup
         };
         let lab = Lab::with(setup).await?;
         let mut bench = Self { lab, baseline: 0 };

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use integration_tests::lab::Setup;
 use libtest_mimic::Trial;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-use crate::bench::{Bench, MB};
+use crate::bench::{Bench, MB, head_h2};
 use crate::{Outcome, trial};
 
 pub fn trials() -> Vec<Trial> {
@@ -24,6 +25,7 @@ pub fn trials() -> Vec<Trial> {
             )
         }),
         trial("limits/descriptors", descriptors),
+        trial("limits/grpc_methods", grpc_methods),
     ]
 }
 
@@ -73,7 +75,11 @@ async fn by_runtime(key: &str, stat: &str) -> Outcome {
 async fn descriptors() -> Outcome {
     const LIMIT: u32 = 100;
     const SECOND: Duration = Duration::from_secs(1);
-    let mut bench = Bench::limited("{hcm: {delayed_close_timeout: 0.1s}}", Some(LIMIT)).await?;
+    let setup = Setup {
+        open_files: Some(LIMIT),
+        ..Setup::default()
+    };
+    let mut bench = Bench::with("{hcm: {delayed_close_timeout: 0.1s}}", setup).await?;
     let sockets = open(&bench, 250).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     let (since, before) = (Instant::now(), bench.lab.cpu_ticks()?);
@@ -91,4 +97,55 @@ async fn descriptors() -> Outcome {
     bench.is_clean().await?;
     bench.holds_at_most(16 * MB)?;
     bench.neighbours().await?.were_served().await
+}
+
+/// A client that makes up methods gets labels for as many as there may be; all its other
+/// calls are counted too, under one name.
+async fn grpc_methods() -> Outcome {
+    const CAP: usize = 10;
+    const CALLS: usize = 5_000;
+    let setup = Setup {
+        args: vec!["--grpc-max-methods".to_owned(), CAP.to_string()],
+        ..Setup::default()
+    };
+    let mut bench = Bench::with("", setup).await?;
+    let conn = bench.connect_h2(false).await.map_err(|e| e.to_string())?;
+    for at in 0..CALLS {
+        let mut head = head_h2("POST", &format!("/answer/method{at}"), false);
+        head.push("content-type", "application/grpc");
+        let (stream, exchange) = conn.open();
+        let sent = conn.headers(stream, &head, true).await;
+        sent.map_err(|e| e.to_string())?;
+        exchange
+            .until(Duration::from_secs(10), |seen| {
+                seen.ended || seen.broken.is_some()
+            })
+            .await;
+    }
+    conn.shut().await;
+    bench.is_clean().await?;
+    let page = bench.lab.page("/metrics").await?;
+    let rows = |prefix: &str| -> Vec<(String, usize)> {
+        let rows = page.lines().filter(|line| line.starts_with(prefix));
+        let row = |line: &str| {
+            let (name, value) = line.rsplit_once(' ')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        };
+        rows.filter_map(row).collect()
+    };
+    let requests = rows("outrigger_grpc_requests_total{");
+    let total: usize = requests.iter().map(|(_, calls)| calls).sum();
+    let over = requests
+        .iter()
+        .filter(|(name, _)| name.contains("method=\"_overflow\""));
+    let over: usize = over.map(|(_, calls)| calls).sum();
+    let told = rows("outrigger_stats_overflow_total{family=\"outrigger_grpc_requests_total\"}");
+    let told: usize = told.iter().map(|(_, calls)| calls).sum();
+    if (total, over, told, requests.len()) != (CALLS, CALLS - CAP, CALLS - CAP, CAP + 1) {
+        return Err(format!(
+            "{total} calls in {} rows, {over} of them over the cap, {told} told",
+            requests.len()
+        ));
+    }
+    bench.holds_at_most(16 * MB)
 }

@@ -6,7 +6,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ahash::AHashMap;
-use outrigger_stats::{Counter, Family, FamilyKind, FamilyOptions, Histogram, Store, Unit};
+use outrigger_stats::{
+    Counter, Family, FamilyKind, FamilyOptions, Histogram, OVERFLOW, Store, Unit,
+};
 use outrigger_types::Buffer;
 use parking_lot::Mutex;
 
@@ -22,8 +24,8 @@ const BOUNDS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
     60.0,
 ];
-/// Paths that one worker keeps the handles of, over all clusters; others are
-/// not recorded.
+/// Paths that one worker keeps the handles of, over all clusters; others count as
+/// `_overflow`.
 const MAX_PATHS: usize = 4096;
 /// The statuses of gRPC, none at all, and what is no status.
 const STATUSES: [&str; 19] = [
@@ -47,6 +49,8 @@ type ByPath = AHashMap<Box<[u8]>, Arc<MethodMetrics>>;
 #[derive(Debug, Default)]
 struct Methods {
     by_cluster: AHashMap<Box<str>, ByPath>,
+    /// What is over the cap, by cluster.
+    overflow: AHashMap<Box<str>, Arc<MethodMetrics>>,
     len: usize,
 }
 
@@ -104,8 +108,7 @@ impl GrpcMetrics {
         }
     }
 
-    /// The recorder of a call; none if `path` names no method, or too many were
-    /// seen.
+    /// The recorder of a call; none if `path` names no method.
     pub fn start(&self, cluster: &str, path: &[u8]) -> Option<GrpcRecorder> {
         let path = path.split(|b| *b == b'?').next().unwrap_or(path);
         let mut methods = self.methods.lock();
@@ -129,20 +132,35 @@ impl GrpcMetrics {
     fn add(&self, methods: &mut Methods, cluster: &str, path: &[u8]) -> Option<Arc<MethodMetrics>> {
         let (service, method) = service_and_method(path)?;
         if methods.len >= MAX_PATHS {
-            return None;
+            return Some(self.overflow(methods, cluster));
         }
+        let metrics = match self.requests.admit(&[service, method]) {
+            true => self.metrics([&*self.direction, cluster, service, method]),
+            false => self.overflow(methods, cluster),
+        };
         methods.len += 1;
-        let labels = [&*self.direction, cluster, service, method];
-        let metrics = Arc::new(MethodMetrics {
+        let of_cluster = methods.by_cluster.entry(cluster.into()).or_default();
+        of_cluster.insert(path.into(), metrics.clone());
+        Some(metrics)
+    }
+
+    fn overflow(&self, methods: &mut Methods, cluster: &str) -> Arc<MethodMetrics> {
+        if let Some(known) = methods.overflow.get(cluster) {
+            return known.clone();
+        }
+        let metrics = self.metrics([&*self.direction, cluster, OVERFLOW, OVERFLOW]);
+        methods.overflow.insert(cluster.into(), metrics.clone());
+        metrics
+    }
+
+    fn metrics(&self, labels: [&str; 4]) -> Arc<MethodMetrics> {
+        Arc::new(MethodMetrics {
             sent: self.sent.counter(&labels),
             received: self.received.counter(&labels),
             duration: self.duration.histogram(&labels),
             statuses: [const { OnceLock::new() }; STATUSES.len()],
             labels: labels.map(Box::from),
-        });
-        let of_cluster = methods.by_cluster.entry(cluster.into()).or_default();
-        of_cluster.insert(path.into(), metrics.clone());
-        Some(metrics)
+        })
     }
 }
 
