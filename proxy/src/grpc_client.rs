@@ -20,7 +20,7 @@ use tonic::body::Body;
 
 use crate::http::codec::{BodyEvent, HeadEvent, StreamError};
 use crate::server::worker::Worker;
-use crate::upstream::cluster::WorkerCluster;
+use crate::upstream::cluster::{Wanted, WorkerCluster};
 use crate::upstream::lb::LbContext;
 use crate::upstream::pool::{Acquire, UpstreamStream};
 use crate::upstream::stats::ClusterStats;
@@ -117,7 +117,11 @@ async fn start(cluster: &Arc<WorkerCluster>, head: RequestHead) -> Result<Upstre
     if protocol != Protocol::Http2 {
         return Err(Status::internal("the cluster does not speak HTTP/2"));
     }
-    let attached = match cluster.acquire(&host, Default::default(), Some(protocol)) {
+    let wanted = Wanted {
+        protocol: Some(protocol),
+        ..Wanted::default()
+    };
+    let attached = match cluster.acquire(&host, wanted) {
         Acquire::Ready(attached) => attached,
         Acquire::Pending(mut pending) => std::future::poll_fn(|cx| pending.poll(cx))
             .await

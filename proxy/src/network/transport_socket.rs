@@ -95,6 +95,12 @@ impl UpstreamSockets {
         found.map_or(&self.default, |m| &m.socket)
     }
 
+    /// Whether one of them speaks TLS.
+    pub fn have_tls(&self) -> bool {
+        self.all()
+            .any(|socket| matches!(socket, UpstreamSocket::Tls(_)))
+    }
+
     fn all(&self) -> impl Iterator<Item = &UpstreamSocket> {
         let matches = self.matches.iter().map(|m| &m.socket);
         matches.chain([&self.default])

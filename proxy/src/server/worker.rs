@@ -25,7 +25,7 @@ use crate::listener::worker::WorkerListener;
 use crate::listener::{DrainPolicy, ListenerSockets, ListenerSpec};
 use crate::router::matcher::{RouteMatch, RouteTable};
 use crate::router::request_stats::{self, Counted, RequestCounters};
-use crate::upstream::cluster::{ClusterInfo, WorkerCluster};
+use crate::upstream::cluster::{ClusterInfo, Wanted, WorkerCluster};
 use crate::upstream::lb::LbContext;
 use crate::upstream::pool::{Acquire, UpstreamStream};
 use crate::upstream::priority_set::PrioritySet;
@@ -428,7 +428,11 @@ async fn call(
         .host
         .ok_or(CallError::NoHost)?;
     let protocol = cluster.info.protocol(outrigger_types::Protocol::Http11);
-    let attached = match cluster.acquire(&host, Default::default(), Some(protocol)) {
+    let wanted = Wanted {
+        protocol: Some(protocol),
+        ..Wanted::default()
+    };
+    let attached = match cluster.acquire(&host, wanted) {
         Acquire::Ready(attached) => attached,
         Acquire::Pending(mut pending) => poll_fn(|cx| pending.poll(cx))
             .await

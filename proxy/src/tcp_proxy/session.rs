@@ -15,7 +15,7 @@ use super::{Counted, TcpProxy, TcpProxyStats};
 use crate::listener::Handshake;
 use crate::network::io::Io;
 use crate::upstream::circuit_breaker::Kind;
-use crate::upstream::cluster::WorkerCluster;
+use crate::upstream::cluster::{Wanted, WorkerCluster};
 use crate::upstream::facts::{note_cluster, note_connection, note_host};
 use crate::upstream::host::Host;
 use crate::upstream::lb::LbContext;
@@ -137,7 +137,7 @@ impl Session {
         };
         self.record.stream.attempt_count += 1;
         self.record.stream.upstream.request_start = Some(Instant::now());
-        let acquired = match cluster.acquire(&host, RoutingPriority::Default, None) {
+        let acquired = match cluster.acquire(&host, Wanted::default()) {
             Acquire::Ready(attached) => Ok(attached),
             Acquire::Pending(mut pending) => poll_fn(|cx| pending.poll(cx)).await,
             Acquire::Failed(failure) => Err(failure),

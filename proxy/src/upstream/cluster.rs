@@ -1,6 +1,7 @@
 //! A cluster: what all workers share, and what each worker has of its own.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use filter_api::RuntimeSnapshot;
 use outrigger_config::ir::{ClusterConfig, RoutingPriority, UpstreamProtocolConfig};
 use outrigger_stats::{Histogram, Scope, Slab, Store, Unit};
-use outrigger_types::Protocol;
+use outrigger_types::{Protocol, RequestHead};
 use parking_lot::Mutex;
 
 use super::circuit_breaker::{BreakerGuard, CircuitBreaker, Kind};
@@ -22,6 +23,7 @@ use crate::http::codec::{h1, h2};
 use crate::http::codec_options;
 use crate::network::tls::{ContextNames, ContextStats, TlsStats};
 use crate::network::transport_socket::UpstreamSockets;
+use crate::router::matcher::without_port;
 
 /// What is the same on all workers for one version of a cluster.
 #[derive(Debug)]
@@ -118,6 +120,32 @@ impl ClusterInfo {
         }
     }
 
+    /// The server name that connections for a request ask for, if requests choose it: the
+    /// host that the request is for, without its port.
+    pub fn server_name(&self, request: &RequestHead) -> Option<Arc<str>> {
+        let auto = self.config.auto_sni.as_ref()?;
+        if !self.sockets.have_tls() {
+            return None;
+        }
+        let header = auto.header.as_ref();
+        let named = header.and_then(|header| request.headers.get_bytes(header));
+        let host = without_port(named.unwrap_or(request.authority_bytes()));
+        let host = host.strip_prefix(b"[").unwrap_or(host);
+        let host = host.strip_suffix(b"]").unwrap_or(host);
+        let host = std::str::from_utf8(host).ok().filter(|h| !h.is_empty())?;
+        // An address is not asked for; it may have to be in the certificate all the same.
+        let is_name = host.parse::<IpAddr>().is_err();
+        (is_name || auto.validates).then(|| host.to_ascii_lowercase().into())
+    }
+
+    /// Whether a host's certificate must be for the name that the request chose.
+    pub(super) fn validates_name(&self) -> bool {
+        self.config
+            .auto_sni
+            .as_ref()
+            .is_some_and(|auto| auto.validates)
+    }
+
     /// Options of the HTTP/1 codec.
     pub fn h1_options(&self) -> Arc<h1::Options> {
         self.h1_options.clone()
@@ -142,8 +170,47 @@ pub enum Overload {
     DropAll,
 }
 
-/// The host by identity, not by address: a host that was replaced gets new pools.
-type PoolKey = (usize, RoutingPriority, Option<Protocol>);
+/// What a connection must have for a request to use it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted<'a> {
+    /// Whose circuit breakers count it.
+    pub priority: RoutingPriority,
+    /// What it speaks; none for raw bytes.
+    pub protocol: Option<Protocol>,
+    /// The server that its TLS session was made with; none for whom the context names.
+    pub server_name: Option<&'a Arc<str>>,
+}
+
+/// What the connections of a pool have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct PoolKey {
+    /// The host by identity, not by address: one that was replaced gets new pools.
+    host: usize,
+    priority: RoutingPriority,
+    protocol: Option<Protocol>,
+    server_name: Option<Arc<str>>,
+}
+
+/// The pools of a cluster.
+#[derive(Debug, Default)]
+struct Pools {
+    by_key: HashMap<PoolKey, Pooled>,
+    /// With so many of them those without a connection are dropped: requests choose the
+    /// server names, and could make up any number.
+    sweep_at: usize,
+}
+
+impl Pools {
+    /// At most as many without a connection as there are with one, and some.
+    fn sweep(&mut self) {
+        const FEW: usize = 64;
+        if self.by_key.len() >= self.sweep_at.max(FEW) {
+            self.by_key
+                .retain(|key, known| key.server_name.is_none() || !known.pool.is_empty());
+            self.sweep_at = 2 * self.by_key.len();
+        }
+    }
+}
 
 /// A pool with its slot of the breaker.
 #[derive(Debug)]
@@ -167,7 +234,7 @@ pub struct WorkerCluster {
     /// `upstream_rq_time`, which as in Envoy is not there before the first response.
     time: OnceLock<Histogram>,
     lb: Mutex<LoadBalancer>,
-    pools: Mutex<HashMap<PoolKey, Pooled>>,
+    pools: Mutex<Pools>,
 }
 
 impl WorkerCluster {
@@ -277,12 +344,8 @@ impl WorkerCluster {
         self.lb.lock().update(hosts, seed);
         let gone: Vec<Pooled> = {
             let mut pools = self.pools.lock();
-            let keys: Vec<PoolKey> = pools
-                .keys()
-                .filter(|(host, ..)| !kept.contains(host))
-                .copied()
-                .collect();
-            keys.iter().filter_map(|key| pools.remove(key)).collect()
+            let gone = pools.by_key.extract_if(|key, _| !kept.contains(&key.host));
+            gone.map(|(_, known)| known).collect()
         };
         for gone in gone {
             gone.pool.drain();
@@ -292,7 +355,7 @@ impl WorkerCluster {
     /// Drains every pool: the cluster is gone.
     pub fn drain(&self) {
         let pools = std::mem::take(&mut *self.pools.lock());
-        for gone in pools.into_values() {
+        for gone in pools.by_key.into_values() {
             gone.pool.drain();
         }
     }
@@ -309,14 +372,9 @@ impl WorkerCluster {
         choice
     }
 
-    /// Asks for a stream to a host; without a protocol, for a connection of raw bytes.
-    pub fn acquire(
-        self: &Arc<Self>,
-        host: &Arc<Host>,
-        priority: RoutingPriority,
-        protocol: Option<Protocol>,
-    ) -> Acquire {
-        match self.pool(host, priority, protocol) {
+    /// Asks for a stream to a host.
+    pub fn acquire(self: &Arc<Self>, host: &Arc<Host>, wanted: Wanted<'_>) -> Acquire {
+        match self.pool(host, wanted) {
             Some(pool) => pool.acquire(self),
             None => {
                 self.stats.inc(ClusterStats::upstream_cx_pool_overflow);
@@ -327,34 +385,38 @@ impl WorkerCluster {
 
     /// The pool of a host. With the breaker of pools open a new one takes the place of
     /// one that is not in use; none if all are.
-    fn pool(
-        self: &Arc<Self>,
-        host: &Arc<Host>,
-        priority: RoutingPriority,
-        protocol: Option<Protocol>,
-    ) -> Option<Arc<Pool>> {
-        let key = (identity(host), priority, protocol);
+    fn pool(self: &Arc<Self>, host: &Arc<Host>, wanted: Wanted<'_>) -> Option<Arc<Pool>> {
+        let key = PoolKey {
+            host: identity(host),
+            priority: wanted.priority,
+            protocol: wanted.protocol,
+            server_name: wanted.server_name.cloned(),
+        };
         let mut pools = self.pools.lock();
-        if let Some(known) = pools.get(&key) {
+        if let Some(known) = pools.by_key.get(&key) {
             return Some(known.pool.clone());
         }
-        let breaker = self.info.breaker(priority);
+        let breaker = self.info.breaker(key.priority);
+        let of_priority = |(of, known): &(&PoolKey, &Pooled)| {
+            of.priority == key.priority && known.pool.is_unused()
+        };
         if breaker.is_open(Kind::Pools)
-            && let Some(unused) = pools
-                .iter()
-                .find(|((_, of, _), known)| *of == priority && known.pool.is_unused())
-                .map(|(key, _)| *key)
-            && let Some(gone) = pools.remove(&unused)
+            && let Some((unused, _)) = pools.by_key.iter().find(of_priority)
+            && let unused = unused.clone()
+            && let Some(gone) = pools.by_key.remove(&unused)
         {
             gone.pool.drain();
         }
         let slot = breaker.try_acquire(Kind::Pools)?;
-        let pool = Pool::new(self, host.clone(), priority, protocol);
+        let pool = Pool::new(self, host.clone(), wanted);
         let known = Pooled {
             pool: pool.clone(),
             _slot: slot,
         };
-        pools.insert(key, known);
+        if key.server_name.is_some() {
+            pools.sweep();
+        }
+        pools.by_key.insert(key, known);
         Some(pool)
     }
 

@@ -50,7 +50,7 @@ fn convert(message: pb::Cluster) -> Result<ClusterConfig> {
         health_checks: _,
         max_requests_per_connection,
         circuit_breakers,
-        upstream_http_protocol_options: _,
+        upstream_http_protocol_options,
         common_http_protocol_options,
         http_protocol_options,
         http2_protocol_options,
@@ -106,6 +106,7 @@ fn convert(message: pb::Cluster) -> Result<ClusterConfig> {
         http2: http2_protocol_options,
         protocol_selection,
         max_requests_per_connection,
+        upstream: upstream_http_protocol_options,
     };
     let breakers = breakers(circuit_breakers.unwrap_or_default()).within("circuit_breakers")?;
     let options = http_options(typed_extension_protocol_options, deprecated)?;
@@ -139,6 +140,7 @@ fn convert(message: pb::Cluster) -> Result<ClusterConfig> {
         common_http: options.common,
         http1: options.http1,
         http2: options.http2,
+        auto_sni: options.auto_sni,
         transport: optional("transport_socket", socket, upstream_transport)?.unwrap_or_default(),
         transport_matches: each(
             "transport_socket_matches",

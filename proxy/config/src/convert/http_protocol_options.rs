@@ -6,8 +6,10 @@ use std::collections::HashMap;
 use super::Result;
 use super::any::Typed;
 use super::common::{common_http, http1, http2};
-use super::path::{Within, refuse, required, unknown_enum};
-use crate::ir::{CommonHttpOptions, Http1Options, Http2Options, UpstreamProtocolConfig};
+use super::path::{Within, header_name, refuse, required, unknown_enum};
+use crate::ir::{
+    AutoSniConfig, CommonHttpOptions, Http1Options, Http2Options, UpstreamProtocolConfig,
+};
 use crate::pb::envoy::config::cluster::v3::cluster::ClusterProtocolSelection;
 use crate::pb::envoy::config::core::v3 as core;
 use crate::pb::envoy::extensions::upstreams::http::v3 as pb;
@@ -24,6 +26,7 @@ pub(super) struct Deprecated {
     pub(super) http2: Option<core::Http2ProtocolOptions>,
     pub(super) protocol_selection: i32,
     pub(super) max_requests_per_connection: Option<wkt::UInt32Value>,
+    pub(super) upstream: Option<core::UpstreamHttpProtocolOptions>,
 }
 
 /// Everything a cluster says about HTTP.
@@ -32,6 +35,7 @@ pub(super) struct HttpOptions {
     pub(super) common: CommonHttpOptions,
     pub(super) http1: Http1Options,
     pub(super) http2: Http2Options,
+    pub(super) auto_sni: Option<AutoSniConfig>,
 }
 
 /// Reads whichever of the two is there.
@@ -82,13 +86,14 @@ fn old_options(of: Deprecated) -> Result<HttpOptions> {
         common: common_http(of.common).within("common_http_protocol_options")?,
         http1: http1(of.http1, false).within("http_protocol_options")?,
         http2: http2(of.http2).within("http2_protocol_options")?,
+        auto_sni: auto_sni(of.upstream)?,
     })
 }
 
 fn convert(message: pb::HttpProtocolOptions) -> Result<HttpOptions> {
     let pb::HttpProtocolOptions {
         common_http_protocol_options,
-        upstream_http_protocol_options: _,
+        upstream_http_protocol_options,
         http_filters: _,
         header_validation_config: _,
         outlier_detection: _,
@@ -110,7 +115,37 @@ fn convert(message: pb::HttpProtocolOptions) -> Result<HttpOptions> {
         http2: http2(versions.http2)
             .within("http2_protocol_options")
             .within(versions.mode)?,
+        auto_sni: auto_sni(upstream_http_protocol_options)?,
     })
+}
+
+/// How requests choose the server name of their connections.
+fn auto_sni(message: Option<core::UpstreamHttpProtocolOptions>) -> Result<Option<AutoSniConfig>> {
+    let Some(core::UpstreamHttpProtocolOptions {
+        auto_sni,
+        auto_san_validation,
+        override_auto_sni_header,
+    }) = message
+    else {
+        return Ok(None);
+    };
+    let place = "upstream_http_protocol_options";
+    match (auto_sni, auto_san_validation) {
+        (false, false) => Ok(None),
+        (false, true) => {
+            let reason = "is not supported without auto_sni";
+            refuse("auto_san_validation", reason).within(place)
+        }
+        (true, validates) => {
+            let of = override_auto_sni_header;
+            let named = !of.is_empty() && of != ":authority";
+            let header = named.then(|| header_name(&of)).transpose();
+            Ok(Some(AutoSniConfig {
+                header: header.within("override_auto_sni_header").within(place)?,
+                validates,
+            }))
+        }
+    }
 }
 
 /// One of the three modes.

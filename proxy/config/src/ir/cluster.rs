@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
 use outrigger_types::{Metadata, MetadataValue};
 
 use super::{
@@ -41,6 +42,9 @@ pub struct ClusterConfig {
     pub http1: Http1Options,
     /// Options of HTTP/2.
     pub http2: Http2Options,
+    /// Which server name connections ask for, and whether hosts must have it; none for what
+    /// their TLS context says.
+    pub auto_sni: Option<AutoSniConfig>,
     /// What carries the connections to hosts that no match selects.
     pub transport: UpstreamTransport,
     /// What carries the connections to hosts with such metadata; the first that matches counts.
@@ -51,6 +55,15 @@ pub struct ClusterConfig {
     pub bind_source: Option<SocketAddr>,
     /// Metadata.
     pub metadata: Option<Arc<Metadata>>,
+}
+
+/// The server name is the host that a request is for (`UpstreamHttpProtocolOptions`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AutoSniConfig {
+    /// The field that names the host; none for the authority.
+    pub header: Option<HeaderName>,
+    /// A host's certificate must be for that name.
+    pub validates: bool,
 }
 
 /// What carries the connections to some hosts (`Cluster.TransportSocketMatch`).

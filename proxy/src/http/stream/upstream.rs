@@ -24,7 +24,7 @@ use crate::router::retry::RetryState;
 use crate::router::rewrite;
 use crate::router::timeouts::{self, Timeouts};
 use crate::upstream::circuit_breaker::BreakerGuard;
-use crate::upstream::cluster::{Overload, WorkerCluster};
+use crate::upstream::cluster::{Overload, Wanted, WorkerCluster};
 use crate::upstream::facts::{note_cluster, note_connection, note_host};
 use crate::upstream::host::Host;
 use crate::upstream::lb::LbContext;
@@ -71,6 +71,8 @@ struct Target {
     priority: RoutingPriority,
     /// None for the raw bytes of a tunnel.
     protocol: Option<Protocol>,
+    /// The server that TLS is spoken with, where the request chooses it.
+    server_name: Option<Arc<str>>,
     head: RequestHead,
     attempt_count_header: bool,
     timeout_retry_header: bool,
@@ -181,6 +183,7 @@ impl Stream {
             &self.info,
             envoy_headers,
         );
+        let server_name = cluster.info.server_name(&self.request);
         let limit = matched
             .route
             .as_ref()
@@ -197,6 +200,7 @@ impl Stream {
         self.upstream.target = Some(Target {
             priority: forward.priority,
             protocol: (!terminates).then(|| cluster.info.protocol(downstream)),
+            server_name,
             head: self.request.clone(),
             attempt_count_header: matched.vhost.include_request_attempt_count,
             timeout_retry_header: matched.vhost.include_is_timeout_retry_header,
@@ -288,14 +292,19 @@ impl Stream {
             return;
         };
         let cluster = target.cluster.clone();
-        let (priority, protocol) = (target.priority, target.protocol);
+        let server_name = target.server_name.clone();
+        let wanted = Wanted {
+            priority: target.priority,
+            protocol: target.protocol,
+            server_name: server_name.as_ref(),
+        };
         self.info.attempt_count += 1;
         let choice = cluster.choose(&self.lb_context());
         let Some(host) = choice.host else {
             return self.no_healthy_upstream(&cluster);
         };
         self.note_host(&cluster, &host);
-        match cluster.acquire(&host, priority, protocol) {
+        match cluster.acquire(&host, wanted) {
             Acquire::Ready(attached) => self.begin(*attached),
             Acquire::Pending(pending) => {
                 note_host(&mut self.info.upstream, &host);

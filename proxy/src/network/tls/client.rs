@@ -113,7 +113,11 @@ impl TlsClient {
         };
         let stream = handshake.await.map_err(TlsFailure::from)?;
         let mut info = super::info(stream.get_ref().1);
-        info.sni = sni.into();
+        // An address is not asked for.
+        info.sni = match sni.parse::<IpAddr>() {
+            Ok(_) => "".into(),
+            Err(_) => sni.into(),
+        };
         info.local = self.identity.clone();
         Ok((Io::over_tls(stream.into()), info))
     }

@@ -20,6 +20,8 @@ pub enum VerifyFailure {
     Chain(webpki::Error),
     /// No name is accepted (`fail_verify_san`); the names there are.
     San(Vec<Box<str>>),
+    /// The name that was asked for is not among those there are (`fail_verify_san`).
+    ServerName(Box<str>, Vec<Box<str>>),
     /// Neither the certificate nor its key is pinned (`fail_verify_cert_hash`).
     Hash,
 }
@@ -36,6 +38,13 @@ impl fmt::Display for VerifyFailure {
             Self::San(names) => {
                 let names = names.join(", ");
                 write!(f, "SAN matcher, certificate SANs are [{names}]")
+            }
+            Self::ServerName(asked, names) => {
+                let names = names.join(", ");
+                write!(
+                    f,
+                    "verify SAN list, expected SANs: [{asked}], certificate SANs: [{names}]"
+                )
             }
             Self::Hash => f.write_str("cert hash and spki"),
         }
@@ -140,7 +149,7 @@ impl TlsFailure {
         {
             let kind = match failure {
                 VerifyFailure::Chain(_) => TlsFailureKind::Chain,
-                VerifyFailure::San(_) => TlsFailureKind::San,
+                VerifyFailure::San(_) | VerifyFailure::ServerName(..) => TlsFailureKind::San,
                 VerifyFailure::Hash => TlsFailureKind::Hash,
             };
             let reason = format!("CERTIFICATE_VERIFY_FAILED:{failure}");

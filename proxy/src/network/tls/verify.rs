@@ -343,7 +343,10 @@ impl ServerCertVerifier for Verifier {
         if self.names_server {
             EndEntityCert::try_from(leaf)
                 .and_then(|certificate| certificate.verify_is_valid_for_subject_name(server_name))
-                .map_err(|_| VerifyFailure::San(names_of(leaf)))?;
+                .map_err(|_| {
+                    let asked = server_name.to_str().into_owned();
+                    VerifyFailure::ServerName(asked.into(), names_of(leaf))
+                })?;
         }
         Ok(ServerCertVerified::assertion())
     }

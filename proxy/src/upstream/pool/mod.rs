@@ -18,13 +18,12 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use outrigger_config::ir::RoutingPriority;
 use outrigger_types::{Protocol, ResetReason};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::circuit_breaker::{BreakerGuard, CircuitBreaker, Kind};
-use super::cluster::WorkerCluster;
+use super::cluster::{Wanted, WorkerCluster};
 use super::host::Host;
 use super::stats::ClusterStats;
 use crate::http::codec::{h1, h2};
@@ -89,6 +88,8 @@ pub struct Pool {
     host: Arc<Host>,
     /// None carries raw bytes: the tunnels of CONNECT.
     protocol: Option<Protocol>,
+    /// The server that TLS sessions are made with; none for whom the context names.
+    server_name: Option<Arc<str>>,
     breaker: Arc<CircuitBreaker>,
     inner: Mutex<Inner>,
 }
@@ -130,17 +131,13 @@ impl std::fmt::Debug for Pool {
 
 impl Pool {
     /// An empty pool.
-    pub fn new(
-        cluster: &Arc<WorkerCluster>,
-        host: Arc<Host>,
-        priority: RoutingPriority,
-        protocol: Option<Protocol>,
-    ) -> Arc<Self> {
+    pub fn new(cluster: &Arc<WorkerCluster>, host: Arc<Host>, wanted: Wanted<'_>) -> Arc<Self> {
         Arc::new(Self {
             cluster: Arc::downgrade(cluster),
             host,
-            protocol,
-            breaker: cluster.info.breaker(priority).clone(),
+            protocol: wanted.protocol,
+            server_name: wanted.server_name.cloned(),
+            breaker: cluster.info.breaker(wanted.priority).clone(),
             inner: Mutex::default(),
         })
     }
@@ -214,6 +211,15 @@ impl Pool {
         inner.pending.is_empty()
             && inner.connecting + inner.busy == 0
             && inner.open.iter().all(|c| c.meta.active() == 0)
+    }
+
+    /// Whether it has no connection either.
+    pub(super) fn is_empty(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.pending.is_empty()
+            && inner.connecting + inner.busy == 0
+            && inner.open.is_empty()
+            && inner.idle.is_empty()
     }
 
     /// Refuses what the breaker of pending or of active requests does not allow.

@@ -61,7 +61,8 @@ async fn handshake(
             .is_empty()
             .then(|| fallback_alpn(pool.protocol))
             .flatten(),
-        ..ConnectOptions::default()
+        sni: pool.server_name.clone(),
+        names_server: pool.server_name.is_some() && cluster.info.validates_name(),
     };
     let stats = cluster.tls_stats();
     match client.connect(io, &options, &pool.host.hostname).await {

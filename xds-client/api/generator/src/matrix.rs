@@ -181,6 +181,7 @@ fn is_known(key: &str) -> bool {
     if schema::message(key).is_some() {
         return true;
     }
+    let key = key.strip_suffix("=true").unwrap_or(key);
     let (owner, part) = key.rsplit_once('.').unwrap_or_default();
     if part == "*" {
         return schema::messages().any(|message| message.name().starts_with(owner));

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{Verdict, enum_value, has_line, is_absent, of_enum_value, of_field, of_type};
+use super::{
+    Verdict, enum_value, has_line, is_absent, is_on, of_enum_value, of_field, of_flag, of_type,
+};
 use super::{needs_no_line, type_has_line};
 use crate::path::{FieldPath, Step};
 use crate::scan::{Descend, ScanError, Trail, Visitor, scan};
@@ -124,6 +126,10 @@ impl Visitor for Census {
             let path = format!("{path} = {}", value.name());
             let key = format!("{}.{}", kind.name(), value.name());
             self.note(path, key, of_enum_value(kind, value), true);
+        }
+        if is_on(field, value) && of_flag(field) != Verdict::Supported {
+            let key = format!("{}.{}=true", field.parent().name(), field.name());
+            self.note(format!("{path} = true"), key, of_flag(field), true);
         }
         self.cover(steps, path, verdict);
         Descend::Into

@@ -7,6 +7,7 @@
 //! envoy.config.cluster.v3.Cluster.name             supported
 //! envoy.config.cluster.v3.Cluster.alt_stat_name    ignored   no reason given here would do
 //! envoy.config.cluster.v3.Cluster.DiscoveryType.LOGICAL_DNS  rejected  an enum value
+//! envoy.config.listener.v3.Listener.freebind=true  rejected  a flag that may only be off
 //! envoy.config.core.v3.Locality.*                  supported
 //! type:envoy.extensions.filters.http.router.v3.Router  supported
 //! envoy.config.rbac.v3.*                           strict
@@ -86,6 +87,12 @@ pub fn of_field(field: Field) -> Verdict {
 /// The verdict on a value of the enum of that full name.
 pub fn of_enum_value(enumeration: schema::Enum, value: EnumValue) -> Verdict {
     table::find(&[enumeration.name(), ".", value.name()]).unwrap_or(Verdict::Supported)
+}
+
+/// The verdict on a flag that is on, whether or not it is wrapped.
+fn of_flag(field: Field) -> Verdict {
+    let message = field.parent().name();
+    table::find(&[message, ".", field.name(), "=true"]).unwrap_or(Verdict::Supported)
 }
 
 /// The verdict on a message inside an `Any` or a `TypedStruct`.
@@ -194,6 +201,18 @@ fn enum_value(field: Field, value: Value<'_>) -> Option<(schema::Enum, EnumValue
     }
 }
 
+/// Whether the field is a flag, wrapped or not, that is on.
+fn is_on(field: Field, value: Value<'_>) -> bool {
+    match value {
+        Value::Varint(number) => field.kind() == Kind::Bool && number != 0,
+        Value::Bytes(bytes) => {
+            let wrapped = field.message().map(Message::name);
+            wrapped == Some("google.protobuf.BoolValue") && bytes == [8, 1]
+        }
+        _ => false,
+    }
+}
+
 impl Visitor for Checker<'_> {
     fn field(&mut self, trail: &Trail<'_>, field: Field, value: Value<'_>) -> Descend {
         if is_absent(field, value) {
@@ -203,6 +222,9 @@ impl Visitor for Checker<'_> {
         match enum_value(field, value) {
             Some((kind, value)) if descend == Descend::Into => {
                 self.note(trail, of_enum_value(kind, value))
+            }
+            None if descend == Descend::Into && is_on(field, value) => {
+                self.note(trail, of_flag(field))
             }
             _ => descend,
         }
