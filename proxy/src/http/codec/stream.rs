@@ -147,6 +147,15 @@ impl ServerStream {
         }
     }
 
+    /// Has the end of a tunnel be the end of its bytes alone, not that of a message: on
+    /// HTTP/2 RST_STREAM with CONNECT_ERROR (RFC 9113, 8.5) after them; on HTTP/1 that of
+    /// the connection, as it is.
+    pub fn break_at_end(&mut self) {
+        if let Self::H2(stream) = self {
+            stream.break_at_end();
+        }
+    }
+
     /// Ends the stream: RST_STREAM with the code that Envoy uses, or the end of
     /// the connection.
     pub fn reset(&mut self, reason: ResetReason) {

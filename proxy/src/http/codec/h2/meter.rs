@@ -18,6 +18,9 @@ use crate::upstream::stats::Http2CodecStats;
 
 /// DATA frames below this size count as small, bytes.
 pub(super) const SMALL: usize = 256;
+/// Codes of RST_STREAM.
+const PROTOCOL_ERROR: u32 = 1;
+const CONNECT_ERROR: u32 = 10;
 /// Streams whose end is remembered, for a NO_ERROR reset that follows it.
 const REMEMBERED: usize = 256;
 
@@ -61,6 +64,8 @@ pub(super) struct Meter {
     to_judge: AtomicBool,
     /// There are resets of our own.
     to_reset: AtomicBool,
+    /// There was a tunnel that ends with its bytes.
+    to_break: AtomicBool,
     fault: Mutex<Option<Fault>>,
     /// The socket, once this side has found a fault.
     pub(super) parting: Mutex<Option<Io>>,
@@ -68,8 +73,10 @@ pub(super) struct Meter {
     ended: Mutex<VecDeque<u32>>,
     /// Streams that `h2` wants to reset though they were not handed out.
     suspects: Mutex<Vec<u32>>,
-    /// Streams whose RST_STREAM was held back until they were handed out.
-    own_resets: Mutex<Vec<u32>>,
+    /// Streams that this side resets in place of `h2`, and with which code.
+    own_resets: Mutex<Vec<(u32, u32)>>,
+    /// Tunnels that end with their bytes.
+    breaking: Mutex<VecDeque<u32>>,
     /// Streams that this side resets with a code that `h2` uses too.
     reset: Mutex<VecDeque<u32>>,
 }
@@ -124,8 +131,10 @@ impl Meter {
             reset: Mutex::default(),
             suspects: Mutex::default(),
             own_resets: Mutex::default(),
+            breaking: Mutex::default(),
             to_judge: AtomicBool::default(),
             to_reset: AtomicBool::default(),
+            to_break: AtomicBool::default(),
         }
     }
 
@@ -233,8 +242,7 @@ impl Meter {
         }
         for stream in self.suspects.lock().drain(..) {
             if self.was_opened(stream) {
-                self.to_reset.store(true, Relaxed);
-                self.own_resets.lock().push(stream);
+                self.reset_by_own(stream, PROTOCOL_ERROR);
             } else {
                 self.set_fault(Fault::Malformed {
                     stream,
@@ -245,8 +253,34 @@ impl Meter {
         true
     }
 
-    /// The next stream that is to be reset for its body.
-    pub(super) fn next_own_reset(&self) -> Option<u32> {
+    fn reset_by_own(&self, stream: u32, code: u32) {
+        self.to_reset.store(true, Relaxed);
+        self.own_resets.lock().push((stream, code));
+    }
+
+    /// This tunnel is to be reset once its bytes are written: `h2`, which would drop them,
+    /// is told that it ends.
+    pub(super) fn will_break(&self, stream: u32) {
+        self.to_break.store(true, Relaxed);
+        push_bounded(&mut self.breaking.lock(), stream);
+    }
+
+    /// Whether a message of `h2` that ends is such a tunnel, which is reset in its place.
+    pub(super) fn breaks(&self, stream: u32) -> bool {
+        let breaks = self.is_breaking(stream);
+        if breaks {
+            self.reset_by_own(stream, CONNECT_ERROR);
+        }
+        breaks
+    }
+
+    /// Whether this is such a tunnel.
+    pub(super) fn is_breaking(&self, stream: u32) -> bool {
+        self.to_break.load(Relaxed) && self.breaking.lock().contains(&stream)
+    }
+
+    /// The next stream that is to be reset, and with which code.
+    pub(super) fn next_own_reset(&self) -> Option<(u32, u32)> {
         match self.to_reset.load(Relaxed) {
             true => {
                 let next = self.own_resets.lock().pop();

@@ -191,8 +191,8 @@ impl Metered {
                 out.noticed = true;
                 out.own.extend_from_slice(&goaway(NO_LAST_STREAM, 0));
             }
-            while let Some(stream) = self.meter.next_own_reset() {
-                out.own.extend_from_slice(&reset(stream, 1));
+            while let Some((stream, code)) = self.meter.next_own_reset() {
+                out.own.extend_from_slice(&reset(stream, code));
                 self.meter.count(Http2CodecStats::tx_reset);
             }
         }
@@ -228,6 +228,9 @@ impl Metered {
             DATA => {
                 meter.data_sent.fetch_add(1, Relaxed);
                 self.outgoing.frames += u32::from(frame.has(END_STREAM));
+                if frame.len == 0 && frame.has(END_STREAM) && meter.breaks(frame.stream) {
+                    self.leave_out(frame);
+                }
             }
             SETTINGS | PING if frame.has(ACK) => {
                 meter.answers_sent.fetch_add(1, Relaxed);
@@ -268,6 +271,7 @@ impl Metered {
         }
         let fault = match frame.kind {
             GOAWAY => self.fault_of_goaway(frame),
+            _ if self.meter.is_breaking(frame.stream) => return self.leave_out(frame),
             _ if self.is_suspect(frame) => {
                 self.meter.suspect(frame.stream);
                 return self.leave_out(frame);

@@ -292,6 +292,7 @@ impl ServerConnection {
             respond,
             send: None,
             meter: self.meter.clone(),
+            breaks: false,
         });
         Next::Request(Accepted {
             head,
@@ -412,6 +413,8 @@ pub struct ServerStream {
     respond: SendResponse<Bytes>,
     send: Option<SendStream<Bytes>>,
     meter: Arc<Meter>,
+    /// See [`Self::break_at_end`].
+    breaks: bool,
 }
 
 impl ServerStream {
@@ -467,10 +470,18 @@ impl ServerStream {
         data: &mut Buffer,
         end_stream: bool,
     ) -> Poll<Result<usize, StreamError>> {
-        match &mut self.send {
-            Some(send) => poll_send(send, cx, data, end_stream, &self.meter),
-            None => Poll::Ready(Err(StreamError::local("http2.data_out_of_place"))),
+        let Some(send) = &mut self.send else {
+            return Poll::Ready(Err(StreamError::local("http2.data_out_of_place")));
+        };
+        if !self.breaks || !end_stream || data.is_empty() {
+            return poll_send(send, cx, data, end_stream, &self.meter);
         }
+        // The end has a frame of its own, which is not written.
+        let sent = ready!(poll_send(send, cx, data, false, &self.meter))?;
+        if data.is_empty() {
+            ready!(poll_send(send, cx, data, true, &self.meter))?;
+        }
+        Poll::Ready(Ok(sent))
     }
 
     /// See [`ServerStream`](crate::http::codec::ServerStream::send_trailers).
@@ -498,8 +509,17 @@ impl ServerStream {
         self.meter.count(Http2CodecStats::tx_flush_timeout);
     }
 
+    /// See [`ServerStream`](crate::http::codec::ServerStream::break_at_end).
+    pub fn break_at_end(&mut self) {
+        self.breaks = true;
+        self.meter.will_break(self.id());
+    }
+
     /// See [`ServerStream`](crate::http::codec::ServerStream::reset).
     pub fn reset(&mut self, reason: ResetReason) {
+        if self.breaks {
+            return;
+        }
         self.meter.will_reset(self.id());
         self.respond.send_reset(reset_code(reason));
     }

@@ -222,6 +222,7 @@ impl Stream {
         if self.is_tunnel() && reason == ResetReason::ConnectionTermination {
             // The end of a tunnel is that of its bytes: they are delivered before it.
             self.hcm.count_local_reset();
+            self.down.break_at_end();
             return self.encode_data(Buffer::new(), true);
         }
         // A head that a filter still holds is cut too, as in Envoy. Whoever broke

@@ -10,7 +10,6 @@ use outrigger_types::{
 };
 
 use super::Stream;
-use crate::http::codec::ServerStream;
 use crate::http::conn_manager::response;
 use crate::upstream::pool::UpstreamStream;
 
@@ -23,10 +22,8 @@ impl Stream {
 
     /// Whether both sides exchange bytes without framing.
     pub(in crate::http::stream) fn is_tunnel(&self) -> bool {
-        let accepted = self.response.as_ref().map(|head| head.status);
-        self.upgrade
-            && accepted == Some(StatusCode::SWITCHING_PROTOCOLS)
-            && matches!(self.down, ServerStream::H1(_))
+        let status = self.response.as_ref().map(|head| head.status);
+        self.upgrade && status == Some(StatusCode::SWITCHING_PROTOCOLS)
     }
 
     /// Whether what follows the request's head is held back until the upstream took it.
