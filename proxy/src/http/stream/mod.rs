@@ -238,7 +238,7 @@ impl Stream {
             Fired::Global => self.on_global_timeout(),
             Fired::PerTry | Fired::PerTryIdle => self.on_per_try_timeout(fired),
             Fired::AttemptLife => self.on_attempt_life(),
-            Fired::BackOff => self.start_attempt(),
+            Fired::BackOff => self.retry_now(),
         }
     }
 

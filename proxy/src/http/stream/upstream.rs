@@ -54,6 +54,8 @@ pub(super) struct Upstream {
     finished: bool,
     /// A 1xx was received.
     informed: bool,
+    /// The upstream says how long to wait for the next attempt.
+    ratelimited: bool,
     /// Where status codes are counted too (`x-envoy-upstream-alt-stat-name`).
     alt_stat_name: Option<Box<str>>,
     /// Virtual cluster and route that count the request.

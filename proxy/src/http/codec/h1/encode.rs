@@ -131,7 +131,7 @@ fn response_framing(
 /// Envoy writes its own reason phrase, `Unknown` where it has none.
 fn status_line(out: &mut BytesMut, status: StatusCode, http_10: bool) {
     let reason = match status {
-        StatusCode::IM_A_TEAPOT => "Unknown",
+        StatusCode::PROCESSING | StatusCode::EARLY_HINTS | StatusCode::IM_A_TEAPOT => "Unknown",
         last if last.as_u16() == 599 => "Last Unassigned Server Error Code",
         known => known.canonical_reason().unwrap_or("Unknown"),
     };

@@ -67,16 +67,8 @@ impl Stream {
         let stats = &target.cluster.stats;
         let counted = &self.upstream.counted;
         match decision {
-            RetryDecision::No => {}
-            RetryDecision::Yes(back_off) => {
-                stats.inc(ClusterStats::upstream_rq_retry);
-                count(counted, RequestStats::upstream_rq_retry);
-                stats.inc(if back_off.ratelimited {
-                    ClusterStats::upstream_rq_retry_backoff_ratelimited
-                } else {
-                    ClusterStats::upstream_rq_retry_backoff_exponential
-                });
-            }
+            // It counts when it is made.
+            RetryDecision::No | RetryDecision::Yes(_) => {}
             RetryDecision::NoLimitExceeded => {
                 stats.inc(ClusterStats::upstream_rq_retry_limit_exceeded);
                 count(counted, RequestStats::upstream_rq_retry_limit_exceeded);
@@ -102,7 +94,22 @@ impl Stream {
         self.upstream.end_sent = false;
         self.upstream.to_send = self.upstream.replay.clone().unwrap_or_default();
         self.timers.back_off = Some(Instant::now() + back_off.wait);
+        self.upstream.ratelimited = back_off.ratelimited;
         self.moved = true;
+    }
+
+    /// The back-off is over.
+    pub(in crate::http::stream) fn retry_now(&mut self) {
+        if let Some(target) = &self.upstream.target {
+            let stats = &target.cluster.stats;
+            stats.inc(ClusterStats::upstream_rq_retry);
+            count(&self.upstream.counted, RequestStats::upstream_rq_retry);
+            stats.inc(match self.upstream.ratelimited {
+                true => ClusterStats::upstream_rq_retry_backoff_ratelimited,
+                false => ClusterStats::upstream_rq_retry_backoff_exponential,
+            });
+        }
+        self.start_attempt();
     }
 
     /// Notes what the attempt took of its connection.
@@ -202,8 +209,13 @@ impl Stream {
         }
         self.info.flags.set(local_reply::flag_of(reason));
         let transport = self.info.upstream.transport_failure.take();
-        let reply = local_reply::of_upstream_reset(reason, transport.as_deref(), made > 0);
+        let mut reply = local_reply::of_upstream_reset(reason, transport.as_deref(), made > 0);
         self.info.upstream.transport_failure = transport;
+        if self.upstream.informed {
+            // An interim head had begun the response.
+            reply.details = local_reply::details_after_head(reason);
+            return self.router_reply(reply);
+        }
         self.charge_abort(reply.status);
         self.router_reply(reply);
     }
@@ -268,6 +280,10 @@ impl Stream {
         let Some(target) = &self.upstream.target else {
             return;
         };
+        if self.timers.back_off.is_some() {
+            // As in Envoy nothing counts while no attempt is under way.
+            return self.upstream_timeout(details::RESPONSE_TIMEOUT);
+        }
         target.cluster.stats.inc(ClusterStats::upstream_rq_timeout);
         count(&self.upstream.counted, RequestStats::upstream_rq_timeout);
         if let Attempt::Active(active) = &self.upstream.attempt {
@@ -356,7 +372,9 @@ impl Stream {
         } else {
             (StatusCode::GATEWAY_TIMEOUT, "upstream request timeout")
         };
-        self.charge_abort(status);
+        if self.timers.back_off.is_none() {
+            self.charge_abort(status);
+        }
         self.router_reply(LocalReply::new(status, body, why));
     }
 }

@@ -51,6 +51,9 @@ impl Stream {
         if std::mem::replace(&mut self.upstream.informed, true) {
             return;
         }
+        // The response has begun: no other attempt can follow.
+        self.upstream.replay = None;
+        self.timers.per_try = None;
         let status = head.status.as_u16();
         self.charge(status);
         if !self.hcm.config.proxy_100_continue {
