@@ -285,11 +285,15 @@ impl Http2 {
     fn accept(&mut self, accepted: h2::Accepted) {
         self.served += 1;
         let max = self.hcm.config.common_http.max_requests_per_connection;
-        if max.is_some_and(|max| self.served == max) {
-            self.announce(HcmStats::downstream_cx_max_requests_reached);
+        if max.is_some_and(|max| self.served >= max) {
+            // As in Envoy also those count that came before the client had heard.
+            self.hcm
+                .stats
+                .inc(HcmStats::downstream_cx_max_requests_reached);
+            self.announce();
         }
         if self.draining == Draining::No && self.hcm.asks_to_leave() {
-            self.announce(HcmStats::downstream_cx_drain_close);
+            self.announce_for(HcmStats::downstream_cx_drain_close);
         }
         let mut guard = self.active.begin();
         let incoming = Incoming {
@@ -315,13 +319,20 @@ impl Http2 {
         });
     }
 
+    /// The same, and counts why, unless the peer was told before.
+    fn announce_for(&mut self, why: outrigger_stats::CounterId<HcmStats>) {
+        if self.draining == Draining::No {
+            self.hcm.stats.inc(why);
+            self.announce();
+        }
+    }
+
     /// Tells the peer that the connection will end, and goes on for the drain timeout:
     /// what the peer sends until it has heard is served.
-    fn announce(&mut self, why: outrigger_stats::CounterId<HcmStats>) {
+    fn announce(&mut self) {
         if self.draining == Draining::No {
             let end = Instant::now() + self.hcm.config.drain_timeout;
             self.draining = Draining::Announced(end);
-            self.hcm.stats.inc(why);
             self.connection.announce_shutdown();
             self.timer.as_mut().reset(end.into());
         }
@@ -363,13 +374,13 @@ impl Http2 {
         let life = common.max_connection_duration;
         let idle = common.idle_timeout;
         if life.is_some_and(|d| self.opened + d <= now) {
-            return self.announce(HcmStats::downstream_cx_max_duration_reached);
+            return self.announce_for(HcmStats::downstream_cx_max_duration_reached);
         }
         let idle_since = self.active.idle_since();
         if let (Some(timeout), Some(since)) = (idle, idle_since)
             && since + timeout <= now
         {
-            return self.announce(HcmStats::downstream_cx_idle_timeout);
+            return self.announce_for(HcmStats::downstream_cx_idle_timeout);
         }
         self.arm(idle_since.unwrap_or(now));
     }

@@ -17,6 +17,7 @@ pub(super) fn apply(
     edge: bool,
     random: u64,
 ) {
+    join(head);
     let old = head
         .headers
         .get(&names::X_REQUEST_ID)
@@ -37,6 +38,16 @@ pub(super) fn apply(
         .get(&names::X_REQUEST_ID)
         .and_then(|id| std::str::from_utf8(id.as_bytes()).ok())
         .map(Into::into);
+}
+
+/// Two lines are one, as Envoy reads them.
+fn join(head: &mut RequestHead) {
+    let joined = head.headers.joined(&names::X_REQUEST_ID);
+    if let Some(std::borrow::Cow::Owned(all)) = joined
+        && let Ok(all) = HeaderValue::from_bytes(&all)
+    {
+        head.headers.set(names::X_REQUEST_ID, all);
+    }
 }
 
 /// The id without a reason to trace, if it had one.

@@ -171,6 +171,7 @@ fn build_request(
     head.headers = Headers::with_capacity(layout.fields.len() + 8);
     let mut framings = Framings::default();
     let mut dropped = 0;
+    let count = layout.fields.len();
     for at in layout.fields {
         let (name, value) = field(bytes, at)?;
         if name == names::HOST {
@@ -186,6 +187,9 @@ fn build_request(
         }
         framings.note(&name, &value)?;
         head.headers.append(name, checked(value)?);
+    }
+    if count - dropped as usize > options.max_headers_count {
+        return Err(H1Error::TOO_MANY);
     }
     framings.settle(&mut head.headers, options)?;
     set_target(&mut head, bytes.slice(layout.target), options)?;

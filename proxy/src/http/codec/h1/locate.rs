@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use super::mend;
 use super::options::{H1Error, Options};
 use super::request_line::{RequestLine, has_version, is_token, write_status_line};
+use crate::http::codec::UnderscoresAction;
 
 /// Fields that are parsed without an allocation.
 const FIELDS: usize = 128;
@@ -169,6 +170,20 @@ impl Kind {
     }
 }
 
+/// Fields that a head may have where those that are dropped do not count.
+const WITH_DROPPED: usize = 10_000;
+
+fn locate(buf: &[u8], options: &Options, kind: Kind) -> Result<Option<Layout>, httparse::Error> {
+    match kind.locate(buf, options.max_headers_count) {
+        Err(httparse::Error::TooManyHeaders)
+            if options.underscores == UnderscoresAction::DropHeader =>
+        {
+            kind.locate(buf, WITH_DROPPED)
+        }
+        found => found,
+    }
+}
+
 /// Takes a whole head out of `buf`, if there is one. What `httparse` refuses is read
 /// again by Envoy's rules, once it is whole.
 pub(super) fn take_head(
@@ -183,7 +198,7 @@ pub(super) fn take_head(
     if !scan.worth_parsing(buf) {
         return wait(buf, scan, options, kind);
     }
-    match kind.locate(buf, options.max_headers_count) {
+    match locate(buf, options, kind) {
         Ok(Some(layout)) if layout.len > options.max_headers_bytes => Err(H1Error::TOO_LARGE),
         Ok(Some(layout)) => {
             *scan = Scan::default();
@@ -257,7 +272,7 @@ fn take_odd(
 /// A head that was written anew.
 fn found(mended: Vec<u8>, options: &Options, kind: Kind) -> Result<Found, H1Error> {
     let mended = Bytes::from(mended);
-    match kind.locate(&mended, options.max_headers_count) {
+    match locate(&mended, options, kind) {
         Ok(Some(layout)) if layout.len == mended.len() => Ok(Some((mended, layout))),
         Err(httparse::Error::TooManyHeaders) => Err(H1Error::TOO_MANY),
         _ => Err(H1Error::CODEC),

@@ -281,7 +281,10 @@ impl ClientStream {
             self.meter.end_for_message(self.id());
             return Err(broken_message());
         }
-        let held = self.meter.hold(head.byte_size(), head.headers.len());
+        let status = 1;
+        let held = self
+            .meter
+            .hold(head.byte_size(), head.headers.len() + status);
         held.map_err(|details| self.refuse(details))
     }
 

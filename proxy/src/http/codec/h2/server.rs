@@ -304,13 +304,14 @@ impl ServerConnection {
     /// Holds the head to the limits.
     fn admit(&self, head: &mut RequestHead) -> Result<(), &'static str> {
         let underscores = self.options.underscores;
-        self.meter.hold(head.byte_size(), head.headers.len())?;
+        let bytes = head.byte_size();
         if underscores == UnderscoresAction::Allow {
-            return Ok(());
+            return self.meter.hold(bytes, count_fields(head));
         }
         let before = head.headers.len();
         head.headers.retain(|name, _| !name.as_str().contains('_'));
         let found = (before - head.headers.len()) as u64;
+        self.meter.hold(bytes, count_fields(head))?;
         if found > 0 && underscores == UnderscoresAction::RejectRequest {
             let rejected = Http2CodecStats::requests_rejected_with_underscores_in_headers;
             self.meter.count(rejected);
@@ -404,6 +405,18 @@ fn unreadable(head: &RequestHead, stream: u32) -> Option<Fault> {
             .iter()
             .any(|(_, value)| value.len() > LONGEST_VALUE);
     too_long.then_some(Fault::GoAway { code: 9, text: "" })
+}
+
+/// Fields as Envoy counts them, pseudo-header fields among them.
+fn count_fields(head: &RequestHead) -> usize {
+    let pseudo = [
+        true,
+        head.method != Method::CONNECT || head.protocol.is_some(),
+        !head.path.is_empty(),
+        head.authority.is_some(),
+        head.protocol.is_some(),
+    ];
+    head.headers.len() + pseudo.into_iter().filter(|there| *there).count()
 }
 
 /// One request of a downstream.
