@@ -5,6 +5,7 @@ pub mod matcher;
 pub mod redirect;
 pub mod request_stats;
 pub mod retry;
+pub mod retry_priority;
 pub mod rewrite;
 pub mod timeouts;
 

@@ -94,6 +94,25 @@ pub struct Changes {
 }
 
 impl PrioritySet {
+    /// The loads without some priorities; none if the others could take nothing.
+    pub fn loads_without(&self, excluded: &[u32]) -> Option<Vec<PriorityLoad>> {
+        let (mut health, mut degraded) =
+            availability(&self.priorities, self.overprovisioning_factor);
+        for priority in excluded {
+            for shares in [&mut health, &mut degraded] {
+                if let Some(share) = shares.get_mut(*priority as usize) {
+                    *share = 0;
+                }
+            }
+        }
+        let available = health.iter().chain(&degraded).sum::<u32>().min(100);
+        let mut loads = vec![PriorityLoad::default(); self.priorities.len()];
+        (available > 0).then(|| {
+            spread(&mut loads, &health, &degraded, available);
+            loads
+        })
+    }
+
     /// Makes the set of an assignment whose addresses are resolved; endpoints
     /// with a DNS name are looked up in `resolved`. Hosts of `previous` that
     /// are still there keep their identity. A priority with less than `panic_threshold`
@@ -262,6 +281,17 @@ fn priority_loads(
     overprovisioning: u32,
     panic_threshold: u64,
 ) -> Vec<PriorityLoad> {
+    let (health, degraded) = availability(priorities, overprovisioning);
+    let available = health.iter().chain(&degraded).sum::<u32>().min(100);
+    let mut loads = vec![PriorityLoad::default(); priorities.len()];
+    spread(&mut loads, &health, &degraded, available);
+    mark_panic(&mut loads, priorities, available, panic_threshold);
+    loads
+}
+
+/// How much of the load each priority could take, by its healthy and by its degraded
+/// hosts, per cent.
+fn availability(priorities: &[HostSet], overprovisioning: u32) -> (Vec<u32>, Vec<u32>) {
     let share = |part: usize, all: usize| -> u32 {
         if all == 0 {
             return 0;
@@ -269,19 +299,11 @@ fn priority_loads(
         let percent = u64::from(overprovisioning) * part as u64 / all as u64;
         percent.min(100) as u32
     };
-    let health: Vec<u32> = priorities
-        .iter()
-        .map(|p| share(p.healthy.len(), p.counted()))
-        .collect();
-    let degraded: Vec<u32> = priorities
-        .iter()
-        .map(|p| share(p.degraded.len(), p.counted()))
-        .collect();
-    let available = health.iter().chain(&degraded).sum::<u32>().min(100);
-    let mut loads = vec![PriorityLoad::default(); priorities.len()];
-    spread(&mut loads, &health, &degraded, available);
-    mark_panic(&mut loads, priorities, available, panic_threshold);
-    loads
+    let of = |part: fn(&HostSet) -> usize| {
+        let shares = priorities.iter().map(|p| share(part(p), p.counted()));
+        shares.collect()
+    };
+    (of(|p| p.healthy.len()), of(|p| p.degraded.len()))
 }
 
 /// Gives each priority its share, the healthy hosts first; rounding goes to the

@@ -21,6 +21,7 @@ use outrigger_types::{
 use super::{BodyEnd, Stream};
 use crate::router::request_stats::{self, Counted, RequestStats};
 use crate::router::retry::RetryState;
+use crate::router::retry_priority::TriedPriorities;
 use crate::router::rewrite;
 use crate::router::timeouts::{self, Timeouts};
 use crate::upstream::circuit_breaker::BreakerGuard;
@@ -47,7 +48,7 @@ pub(super) struct Upstream {
     retry_slot: Option<BreakerGuard>,
     timeouts: Timeouts,
     tried: Vec<Address>,
-    tried_priorities: Vec<u32>,
+    tried_priorities: TriedPriorities,
     /// The final head was received: no other attempt can follow.
     committed: bool,
     /// Any of the body was received from the attempt.
@@ -115,6 +116,26 @@ impl Upstream {
             }
         }
         self.to_send.append(data);
+    }
+
+    /// What the next attempt asks of the balancer.
+    fn lb_context(&mut self, cluster: &WorkerCluster) -> LbContext<'_> {
+        let Some(retry) = &self.retry else {
+            return LbContext::default();
+        };
+        let policy = retry.policy();
+        let attempts = policy.host_selection_retry_max_attempts;
+        LbContext {
+            avoid: if policy.avoid_previous_hosts {
+                &self.tried
+            } else {
+                &[]
+            },
+            max_attempts: if retry.made() > 0 { attempts } else { 0 },
+            excluded_priorities: policy
+                .previous_priorities
+                .and_then(|every| self.tried_priorities.excluded(every, &cluster.hosts())),
+        }
     }
 
     /// The request has ended before the way upstream was begun.
@@ -301,7 +322,7 @@ impl Stream {
             server_name: server_name.as_ref(),
         };
         self.info.attempt_count += 1;
-        let choice = cluster.choose(&self.lb_context());
+        let choice = cluster.choose(&self.upstream.lb_context(&cluster));
         let Some(host) = choice.host else {
             return self.no_healthy_upstream(&cluster);
         };
@@ -318,37 +339,9 @@ impl Stream {
         self.moved = true;
     }
 
-    fn lb_context(&self) -> LbContext<'_> {
-        let Some(retry) = &self.upstream.retry else {
-            return LbContext::default();
-        };
-        let policy = retry.policy();
-        let attempts = policy.host_selection_retry_max_attempts;
-        LbContext {
-            avoid: if policy.avoid_previous_hosts {
-                &self.upstream.tried
-            } else {
-                &[]
-            },
-            max_attempts: if retry.made() > 0 { attempts } else { 0 },
-            avoid_priorities: &self.upstream.tried_priorities,
-        }
-    }
-
     fn note_host(&mut self, cluster: &WorkerCluster, host: &Arc<Host>) {
         self.upstream.tried.push(host.address.clone());
-        if let Some(every) = self
-            .upstream
-            .retry
-            .as_ref()
-            .and_then(|r| r.policy().previous_priorities)
-        {
-            let tried = &mut self.upstream.tried_priorities;
-            if tried.len() >= every.max(1) as usize {
-                tried.clear();
-            }
-            tried.push(host.priority);
-        }
+        self.upstream.tried_priorities.note(host.priority);
         let before = std::mem::take(&mut self.info.upstream);
         self.info.upstream = UpstreamInfo {
             attempted: before.attempted,

@@ -24,8 +24,8 @@ pub struct LbContext<'a> {
     pub avoid: &'a [Address],
     /// Choices before one that was tried is taken after all.
     pub max_attempts: u32,
-    /// Priorities already tried, to be left out where another can take load.
-    pub avoid_priorities: &'a [u32],
+    /// Priorities that get no load; none where all get what they should.
+    pub excluded_priorities: Option<&'a [u32]>,
 }
 
 /// The outcome of a choice.
@@ -107,7 +107,9 @@ impl LoadBalancer {
     /// Chooses a host; `random` draws a number.
     pub fn choose(&mut self, cx: &LbContext<'_>, random: &mut dyn FnMut() -> u64) -> Choice {
         let set = self.set.clone();
-        let adjusted = without_tried_priorities(&set, cx.avoid_priorities);
+        let adjusted = cx
+            .excluded_priorities
+            .and_then(|excluded| set.loads_without(excluded));
         let loads = adjusted.as_deref().unwrap_or(&set.loads);
         let mut choice = self.choose_once(&set, loads, random);
         for _ in 1..=cx.max_attempts {
@@ -217,48 +219,6 @@ fn locality_sources(
         degraded: picker(&l.degraded),
     });
     sources.collect()
-}
-
-/// The loads with the tried priorities taken out and the rest scaled up to 100;
-/// none if nothing would be left, or nothing was tried.
-fn without_tried_priorities(set: &PrioritySet, tried: &[u32]) -> Option<Vec<PriorityLoad>> {
-    if tried.is_empty() {
-        return None;
-    }
-    let mut loads = set.loads.clone();
-    for (index, load) in loads.iter_mut().enumerate() {
-        if tried.contains(&(index as u32)) {
-            (load.healthy, load.degraded) = (0, 0);
-        }
-    }
-    let total: u32 = loads.iter().map(|l| l.healthy + l.degraded).sum();
-    if total == 0 {
-        // Load goes to any other priority that has a usable host.
-        let next = set.priorities.iter().enumerate().find(|(index, p)| {
-            !tried.contains(&(*index as u32)) && p.healthy.len() + p.degraded.len() > 0
-        })?;
-        loads[next.0].healthy = if next.1.healthy.is_empty() { 0 } else { 100 };
-        loads[next.0].degraded = 100 - loads[next.0].healthy;
-        return Some(loads);
-    }
-    let mut left = 100;
-    let mut last = None;
-    for load in &mut loads {
-        load.healthy = load.healthy * 100 / total;
-        load.degraded = load.degraded * 100 / total;
-        left -= load.healthy + load.degraded;
-        if load.healthy + load.degraded > 0 {
-            last = Some(&mut *load);
-        }
-    }
-    if let Some(load) = last {
-        if load.healthy > 0 {
-            load.healthy += left
-        } else {
-            load.degraded += left
-        }
-    }
-    Some(loads)
 }
 
 #[cfg(test)]

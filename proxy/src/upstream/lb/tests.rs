@@ -172,7 +172,7 @@ fn hosts_already_tried_are_avoided() {
     let cx = LbContext {
         avoid: &tried,
         max_attempts: 3,
-        avoid_priorities: &[],
+        excluded_priorities: None,
     };
     let mut random = numbers();
     for _ in 0..10 {
@@ -191,7 +191,7 @@ fn priorities_already_tried_give_way() {
     let cx = LbContext {
         avoid: &[],
         max_attempts: 0,
-        avoid_priorities: &[0],
+        excluded_priorities: Some(&[0]),
     };
     let host = lb.choose(&cx, &mut numbers()).host.unwrap();
     assert_ne!(host.address.port(), Some(1));
