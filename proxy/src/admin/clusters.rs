@@ -101,7 +101,7 @@ fn host_lines(host: &Host) -> Vec<(&'static str, String)> {
         ("region", host.locality.region.to_string()),
         ("zone", host.locality.zone.to_string()),
         ("sub_zone", host.locality.sub_zone.to_string()),
-        ("canary", "false".to_owned()),
+        ("canary", host.canary.to_string()),
         ("priority", host.priority.to_string()),
         ("success_rate", "-1".to_owned()),
         ("local_origin_success_rate", "-1".to_owned()),

@@ -255,6 +255,7 @@ fn without_policy() -> Arc<RetryPolicyConfig> {
         },
         rate_limited_back_off: None,
         avoid_previous_hosts: false,
+        avoid_canary_hosts: false,
         previous_priorities: None,
         host_selection_retry_max_attempts: 1,
     })

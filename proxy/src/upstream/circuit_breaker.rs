@@ -5,7 +5,7 @@
 //! always open one, so that no worker waits on another's idle connection.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use filter_api::RuntimeSnapshot;
 use outrigger_config::ir::{CircuitBreakerConfig, RetryBudget};
@@ -89,6 +89,33 @@ pub enum Kind {
     Pools,
 }
 
+/// A budget of retries.
+#[derive(Debug)]
+struct Budgeted {
+    budget: RetryBudget,
+    /// Whether a retry was ever asked for.
+    asked: AtomicBool,
+    /// Whether one was ever allowed.
+    taken: AtomicBool,
+}
+
+impl Budgeted {
+    fn new(budget: RetryBudget) -> Self {
+        Self {
+            budget,
+            asked: AtomicBool::new(false),
+            taken: AtomicBool::new(false),
+        }
+    }
+
+    fn note(&self, taken: bool) {
+        self.asked.store(true, Ordering::Relaxed);
+        if taken {
+            self.taken.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
 /// The limits of one priority of one cluster.
 #[derive(Debug)]
 pub struct CircuitBreaker {
@@ -97,7 +124,7 @@ pub struct CircuitBreaker {
     requests: Resource,
     retries: Resource,
     pools: Resource,
-    budget: Option<RetryBudget>,
+    budgeted: Option<Budgeted>,
     max_connections_per_host: u32,
     /// Whether to publish what is left.
     pub track_remaining: bool,
@@ -116,7 +143,7 @@ impl CircuitBreaker {
                 u32::MAX => u64::MAX,
                 max => u64::from(max),
             }),
-            budget: config.retry_budget,
+            budgeted: config.retry_budget.map(Budgeted::new),
             max_connections_per_host: config.max_connections_per_host,
             track_remaining: config.track_remaining,
         }
@@ -153,25 +180,38 @@ impl CircuitBreaker {
         }
     }
 
-    /// Slots left; of retries under a budget, those that it allows now.
+    /// Slots left, as a gauge shows it. Of retries under a budget nobody knows it: as in Envoy
+    /// it is `max_retries` until a retry is asked for, and zero from then on.
     pub fn remaining(&self, kind: Kind) -> u64 {
-        match kind {
-            Kind::Retries => self.retry_limit().saturating_sub(self.retries.used()),
+        match &self.budgeted {
+            Some(budgeted) if kind == Kind::Retries => {
+                match budgeted.asked.load(Ordering::Relaxed) {
+                    true => 0,
+                    false => self.retries.max(),
+                }
+            }
             _ => self.resource(kind).remaining(),
         }
     }
 
     /// Whether a breaker shows as open: as in Envoy one that has never been in use
-    /// does not, even if its limit is zero.
+    /// does not, even if its limit is zero; and retries are held against `max_retries`, even
+    /// where a budget is what counts.
     pub fn shows_open(&self, kind: Kind) -> bool {
-        self.resource(kind).used() > 0 && self.is_open(kind)
+        let resource = self.resource(kind);
+        match &self.budgeted {
+            Some(budgeted) if kind == Kind::Retries => {
+                budgeted.taken.load(Ordering::Relaxed) && resource.is_open()
+            }
+            _ => resource.used() > 0 && resource.is_open(),
+        }
     }
 
     /// Retries that are allowed now: fixed, or a share of what is active.
     pub fn retry_limit(&self) -> u64 {
-        match self.budget {
+        match &self.budgeted {
             None => self.retries.max(),
-            Some(budget) => {
+            Some(Budgeted { budget, .. }) => {
                 let active = self.requests.used() + self.pending.used();
                 let share = (budget.budget_percent / 100.0 * active as f64) as u64;
                 share.max(u64::from(budget.min_retry_concurrency))
@@ -193,15 +233,24 @@ impl CircuitBreaker {
             Kind::Retries => self.retry_limit(),
             _ => self.resource(kind).max(),
         };
-        self.resource(kind).try_take(max).then(|| BreakerGuard {
+        let taken = self.resource(kind).try_take(max);
+        self.note_retry(kind, taken);
+        taken.then(|| BreakerGuard {
             breaker: self.clone(),
             kind,
         })
     }
 
+    fn note_retry(&self, kind: Kind, taken: bool) {
+        if let (Kind::Retries, Some(budgeted)) = (kind, &self.budgeted) {
+            budgeted.note(taken);
+        }
+    }
+
     /// Takes a slot even when the breaker is open.
     pub fn acquire(self: &Arc<Self>, kind: Kind) -> BreakerGuard {
         self.resource(kind).take();
+        self.note_retry(kind, true);
         BreakerGuard {
             breaker: self.clone(),
             kind,
@@ -316,10 +365,10 @@ mod tests {
                 };
                 let used = held[at].len();
                 proptest::prop_assert_eq!(b.is_open(KINDS[at]), used >= limit);
-                proptest::prop_assert_eq!(
-                    b.remaining(KINDS[at]),
-                    limit.saturating_sub(used) as u64
-                );
+                if KINDS[at] != Kind::Retries || b.budgeted.is_none() {
+                    let left = limit.saturating_sub(used) as u64;
+                    proptest::prop_assert_eq!(b.remaining(KINDS[at]), left);
+                }
                 match action {
                     0 | 1 => {
                         let slot = b.try_acquire(KINDS[at]);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use outrigger_config::ir::{EndpointConfig, HealthStatus, Locality};
-use outrigger_types::{Address, Metadata};
+use outrigger_types::{Address, Metadata, MetadataValue};
 
 /// What a host can be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,12 @@ pub struct HostStats {
     pub cx_connect_fail: AtomicU64,
 }
 
+fn is_canary(metadata: Option<&Metadata>) -> bool {
+    let of_lb = metadata.and_then(|metadata| metadata.get("envoy.lb"));
+    let canary = of_lb.and_then(|fields| fields.at(["canary"]));
+    canary == Some(&MetadataValue::Bool(true))
+}
+
 /// One endpoint. It keeps its identity over updates of the cluster's hosts, and
 /// with it its pools and counts.
 #[derive(Debug)]
@@ -59,6 +65,8 @@ pub struct Host {
     pub priority: u32,
     /// Endpoint metadata.
     pub metadata: Option<Arc<Metadata>>,
+    /// Whether its metadata calls it canary (`envoy.lb`, `canary`).
+    pub canary: bool,
     /// When it was first seen.
     pub created: Instant,
     /// Its counts.
@@ -81,6 +89,7 @@ impl Host {
             hostname: endpoint.hostname.clone(),
             locality,
             priority,
+            canary: is_canary(endpoint.metadata.as_deref()),
             metadata: endpoint.metadata.clone(),
             created: Instant::now(),
             stats: HostStats::default(),

@@ -46,6 +46,14 @@ impl Trail<'_> {
         FieldPath::from_steps(root, self.to_steps())
     }
 
+    /// Whether the walk stands in this field of this message, or below it.
+    pub fn is_within(&self, message: &str, name: &str) -> bool {
+        self.steps.iter().any(|step| match step {
+            Trace::Field(field) => field.name() == name && field.parent().name() == message,
+            Trace::Index(_) | Trace::Key(_) => false,
+        })
+    }
+
     fn to_steps(&self) -> Vec<Step> {
         let inner = self.steps.iter().map(|step| match step {
             Trace::Field(field) => Step::Field(Cow::Borrowed(field.name())),

@@ -53,6 +53,18 @@ impl Typed {
         })
     }
 
+    /// The name of the message in an `Any` or within its `TypedStruct`, whether or not
+    /// anybody knows such a message.
+    pub(super) fn name_of(any: &wkt::Any) -> Result<&str> {
+        let name = message_name(&any.type_url)?;
+        if !TYPED_STRUCTS.contains(&name) {
+            return Ok(name);
+        }
+        let (type_url, _) =
+            any_parts(&any.value).map_err(|error| ConfigError::new(error.to_string()))?;
+        message_name(type_url)
+    }
+
     /// The canonical type URL.
     pub(super) fn type_url(&self) -> String {
         format!("{PREFIX}{}", self.name)

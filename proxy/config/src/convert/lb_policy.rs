@@ -44,7 +44,7 @@ pub(super) fn policy(of: Policy<'_>) -> Result<LbPolicyConfig> {
         (Ok(LbPolicy::LeastRequest), Some(LbConfig::LeastRequestLbConfig(message))) => {
             least_request_by_field(message).within("least_request_lb_config")
         }
-        (Ok(LbPolicy::LeastRequest), _) => least_request(None, None, no_slow_start()),
+        (Ok(LbPolicy::LeastRequest), _) => least_request(None, None, false, no_slow_start()),
         (Ok(LbPolicy::Random), _) => Ok(LbPolicyConfig::Random),
         (Ok(LbPolicy::LoadBalancingPolicyConfig), _) => {
             refuse("load_balancing_policy", "value is required")
@@ -57,7 +57,8 @@ pub(super) fn policy(of: Policy<'_>) -> Result<LbPolicyConfig> {
     }
 }
 
-/// The first policy of the list that is known here counts.
+/// The first policy of the list that is known here counts; the others may be of types that
+/// nobody knows.
 fn typed_policy(
     message: pb::LoadBalancingPolicy,
     common: &mut LbCommonConfig,
@@ -68,59 +69,66 @@ fn typed_policy(
         let pb::load_balancing_policy::Policy {
             typed_extension_config,
         } = message;
-        let place = |result: Result<Option<LbPolicyConfig>>| {
-            result.within("typed_extension_config").at("policies", i)
-        };
         let config =
             required("typed_extension_config", typed_extension_config).at("policies", i)?;
-        let typed = extension(config)
-            .within("typed_extension_config")
-            .at("policies", i)?;
-        if let Some(policy) = place(known_policy(&typed, common))? {
-            return Ok(policy);
+        let any = config.typed_config.as_ref();
+        let name = any.map_or(Ok(""), Typed::name_of);
+        let name = name.within("typed_extension_config").at("policies", i)?;
+        if POLICIES.contains(&name) {
+            return extension(config)
+                .and_then(|typed| known_policy(&typed, common))
+                .within("typed_extension_config")
+                .at("policies", i);
         }
-        names.push(typed.name);
+        names.push(name.to_owned());
     }
     let reason = format!("no supported policy among: {}", names.join(", "));
     Err(ConfigError::field("policies", reason))
 }
 
-fn known_policy(typed: &Typed, common: &mut LbCommonConfig) -> Result<Option<LbPolicyConfig>> {
+const ROUND_ROBIN: &str = "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin";
+const RANDOM: &str = "envoy.extensions.load_balancing_policies.random.v3.Random";
+const LEAST_REQUEST: &str =
+    "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest";
+const POLICIES: [&str; 3] = [ROUND_ROBIN, RANDOM, LEAST_REQUEST];
+
+fn known_policy(typed: &Typed, common: &mut LbCommonConfig) -> Result<LbPolicyConfig> {
     match typed.name.as_str() {
-        "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin" => {
+        ROUND_ROBIN => {
             let policies::round_robin::v3::RoundRobin {
                 slow_start_config,
                 locality_lb_config,
             } = typed.decode()?;
             locality(locality_lb_config, common)?;
-            typed_slow_start(slow_start_config).map(|s| Some(LbPolicyConfig::RoundRobin(s)))
+            typed_slow_start(slow_start_config).map(LbPolicyConfig::RoundRobin)
         }
-        "envoy.extensions.load_balancing_policies.random.v3.Random" => {
+        RANDOM => {
             let policies::random::v3::Random { locality_lb_config } = typed.decode()?;
             locality(locality_lb_config, common)?;
-            Ok(Some(LbPolicyConfig::Random))
+            Ok(LbPolicyConfig::Random)
         }
-        "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest" => {
-            let policies::least_request::v3::LeastRequest {
-                choice_count,
-                active_request_bias,
-                slow_start_config,
-                locality_lb_config,
-                enable_full_scan,
-                selection_method,
-            } = typed.decode()?;
-            locality(locality_lb_config, common)?;
-            if bool_or(enable_full_scan, false) {
-                return refuse("enable_full_scan", "is not supported");
-            }
-            if selection_method != 0 {
-                return refuse("selection_method", "only N_CHOICES is supported");
-            }
-            let slow_start = typed_slow_start(slow_start_config)?;
-            least_request(choice_count, active_request_bias, slow_start).map(Some)
-        }
-        _ => Ok(None),
+        LEAST_REQUEST => typed_least_request(typed, common),
+        _ => typed.unsupported("load balancing policy"),
     }
+}
+
+fn typed_least_request(typed: &Typed, common: &mut LbCommonConfig) -> Result<LbPolicyConfig> {
+    use policies::least_request::v3::least_request::SelectionMethod;
+    let policies::least_request::v3::LeastRequest {
+        choice_count,
+        active_request_bias,
+        slow_start_config,
+        locality_lb_config,
+        enable_full_scan,
+        selection_method,
+    } = typed.decode()?;
+    locality(locality_lb_config, common)?;
+    let full_scan = match SelectionMethod::try_from(selection_method) {
+        Ok(method) => method == SelectionMethod::FullScan || bool_or(enable_full_scan, false),
+        Err(_) => return unknown_enum("selection_method", selection_method),
+    };
+    let slow_start = typed_slow_start(slow_start_config)?;
+    least_request(choice_count, active_request_bias, full_scan, slow_start)
 }
 
 fn least_request_by_field(message: parts::LeastRequestLbConfig) -> Result<LbPolicyConfig> {
@@ -130,12 +138,13 @@ fn least_request_by_field(message: parts::LeastRequestLbConfig) -> Result<LbPoli
         slow_start_config,
     } = message;
     let slow_start = old_slow_start(slow_start_config)?;
-    least_request(choice_count, active_request_bias, slow_start)
+    least_request(choice_count, active_request_bias, false, slow_start)
 }
 
 fn least_request(
     choices: Option<wkt::UInt32Value>,
     bias: Option<core::RuntimeDouble>,
+    full_scan: bool,
     slow_start: SlowStart,
 ) -> Result<LbPolicyConfig> {
     let choice_count = u32_or(choices, defaults::LEAST_REQUEST_CHOICES);
@@ -145,6 +154,7 @@ fn least_request(
     Ok(LbPolicyConfig::LeastRequest {
         choice_count,
         active_request_bias: double(bias, defaults::ACTIVE_REQUEST_BIAS, 0.0),
+        full_scan,
         slow_start,
     })
 }

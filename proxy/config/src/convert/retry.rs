@@ -18,6 +18,8 @@ use crate::pb::envoy::extensions::retry::priority::previous_priorities::v3 as pr
 use pb::retry_policy as parts;
 
 const PREVIOUS_HOSTS: &str = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";
+const OMIT_CANARY_HOSTS: &str =
+    "envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate";
 const PREVIOUS_PRIORITIES: &str =
     "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig";
 
@@ -40,6 +42,8 @@ pub(super) fn retry_policy(message: pb::RetryPolicy) -> Result<Arc<RetryPolicyCo
         retriable_request_headers,
         refresh_cluster_on_retry: _,
     } = message;
+    let predicates = each("retry_host_predicate", retry_host_predicate, host_predicate)?;
+    let avoids = |predicate| predicates.contains(&predicate);
     Ok(Arc::new(RetryPolicyConfig {
         retry_on: RetryOn::parse(&retry_on),
         num_retries: u32_or(num_retries, defaults::NUM_RETRIES),
@@ -61,8 +65,8 @@ pub(super) fn retry_policy(message: pb::RetryPolicy) -> Result<Arc<RetryPolicyCo
             rate_limited_retry_back_off,
             rate_limited,
         )?,
-        avoid_previous_hosts: !each("retry_host_predicate", retry_host_predicate, host_predicate)?
-            .is_empty(),
+        avoid_previous_hosts: avoids(HostPredicate::Previous),
+        avoid_canary_hosts: avoids(HostPredicate::Canary),
         previous_priorities: optional("retry_priority", retry_priority, priority)?,
         host_selection_retry_max_attempts: attempts(host_selection_retry_max_attempts),
     }))
@@ -133,8 +137,15 @@ fn rate_limited(message: parts::RateLimitedRetryBackOff) -> Result<RateLimitedBa
     })
 }
 
-/// Only `previous_hosts`, which may be named once or more often.
-fn host_predicate(message: parts::RetryHostPredicate) -> Result<()> {
+/// Which hosts a retry leaves out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum HostPredicate {
+    Previous,
+    Canary,
+}
+
+/// Each may be named once or more often.
+fn host_predicate(message: parts::RetryHostPredicate) -> Result<HostPredicate> {
     let parts::RetryHostPredicate { name, config_type } = message;
     let Some(parts::retry_host_predicate::ConfigType::TypedConfig(config)) = config_type else {
         return refuse(
@@ -143,12 +154,13 @@ fn host_predicate(message: parts::RetryHostPredicate) -> Result<()> {
         );
     };
     let typed = Typed::unpack(config).within("typed_config")?;
-    if typed.name == PREVIOUS_HOSTS {
-        return Ok(());
+    match typed.name.as_str() {
+        PREVIOUS_HOSTS => Ok(HostPredicate::Previous),
+        OMIT_CANARY_HOSTS => Ok(HostPredicate::Canary),
+        _ => typed
+            .unsupported("retry host predicate")
+            .within("typed_config"),
     }
-    typed
-        .unsupported("retry host predicate")
-        .within("typed_config")
 }
 
 /// Only `previous_priorities`; the number of attempts after which it looks again.

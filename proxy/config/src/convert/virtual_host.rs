@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::body::data_source;
+use super::body::{body_format, data_source};
 use super::filters::overrides;
 use super::forward::forward;
 use super::header_mutation::mutations;
@@ -226,7 +226,7 @@ fn direct_response(message: pb::DirectResponseAction, max_body: u32) -> Result<R
     let pb::DirectResponseAction {
         status: code,
         body,
-        body_format: _,
+        body_format: format,
     } = message;
     if !(200..600).contains(&code) {
         return refuse("status", "value must be inside range [200, 600)");
@@ -236,6 +236,7 @@ fn direct_response(message: pb::DirectResponseAction, max_body: u32) -> Result<R
     Ok(RouteActionConfig::DirectResponse {
         status: status(code).within("status")?,
         body: body.unwrap_or_else(Bytes::new),
+        format: optional("body_format", format, body_format)?.map(Box::new),
     })
 }
 

@@ -147,6 +147,8 @@ pub enum LbPolicyConfig {
         choice_count: u32,
         /// Exponent of the active requests where weights differ. Default 1.0.
         active_request_bias: f64,
+        /// Look at every host rather than at some (`FULL_SCAN`).
+        full_scan: bool,
         /// See [`SlowStart`].
         slow_start: SlowStart,
     },

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use filter_api::{RouteFilterConfig, RuntimeFraction};
 use outrigger_types::{HeaderKey, HeaderName, Metadata, StatusCode};
 
-use super::{HeaderMutations, RetryOn, RoutingPriority};
+use super::{BodyFormat, HeaderMutations, RetryOn, RoutingPriority};
 use crate::format::Format;
 use crate::matcher::{HeaderMatcher, QueryParameterMatcher};
 use crate::re2::{Regex, Substitution};
@@ -215,6 +215,8 @@ pub enum RouteActionConfig {
         status: StatusCode,
         /// The body.
         body: Bytes,
+        /// Makes the body of it, if there is one.
+        format: Option<Box<BodyFormat>>,
     },
 }
 
@@ -404,6 +406,8 @@ pub struct RetryPolicyConfig {
     pub rate_limited_back_off: Option<RateLimitedBackOff>,
     /// Do not choose a host that was tried (`previous_hosts`).
     pub avoid_previous_hosts: bool,
+    /// Do not choose a host that its metadata calls canary (`omit_canary_hosts`).
+    pub avoid_canary_hosts: bool,
     /// Prefer priorities not tried yet (`previous_priorities`), reset after so
     /// many attempts.
     pub previous_priorities: Option<u32>,

@@ -247,6 +247,7 @@ fn of_circuit_breakers() {
 fn of_load_balancers() {
     let least = LbPolicyConfig::LeastRequest {
         choice_count: 2,
+        full_scan: false,
         active_request_bias: 1.0,
         slow_start: SlowStart {
             window: Duration::ZERO,

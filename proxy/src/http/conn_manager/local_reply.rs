@@ -41,6 +41,8 @@ pub fn render(
         body: reply.body,
     };
     rendered.head.headers = reply.headers;
+    let original = rendered.body.clone();
+    let own_type = rendered.head.headers.get(&names::CONTENT_TYPE).cloned();
     let content_type = rewrite(config, &mut rendered, request, info, runtime);
     if info.is_grpc || request.is_grpc() {
         return to_grpc(rendered, reply.grpc_status, request.method == Method::HEAD);
@@ -54,9 +56,11 @@ pub fn render(
             names::CONTENT_LENGTH,
             HeaderValue::from(rendered.body.len()),
         );
-        if !headers.contains(&names::CONTENT_TYPE) {
+        // What the reply said of its type holds for no other body, unless a mapper said it.
+        let now = headers.get(&names::CONTENT_TYPE);
+        if now.is_none() || rendered.body != original && now == own_type.as_ref() {
             let text = HeaderValue::from_static("text/plain");
-            headers.append(names::CONTENT_TYPE, content_type.unwrap_or(text));
+            headers.set(names::CONTENT_TYPE, content_type.unwrap_or(text));
         }
     }
     rendered
@@ -91,6 +95,25 @@ fn rewrite(
         format = mapper.body_format.as_ref().or(format);
     }
     format.map(|format| apply_format(format, rendered, request, info))
+}
+
+/// Makes the body of a reply by a format of its own.
+pub fn format_body(
+    reply: &mut LocalReply,
+    format: &BodyFormat,
+    request: &RequestHead,
+    info: &StreamInfo,
+) {
+    let mut rendered = Rendered {
+        head: ResponseHead::new(reply.status),
+        body: std::mem::take(&mut reply.body),
+    };
+    let content_type = apply_format(format, &mut rendered, request, info);
+    reply.body = rendered.body;
+    // Plain text is what it is without a word.
+    if format.content_type.is_some() || matches!(format.content, BodyFormatContent::Json(_)) {
+        reply.headers.set(names::CONTENT_TYPE, content_type);
+    }
 }
 
 fn context<'a>(

@@ -15,7 +15,7 @@ use super::timers::Timers;
 use super::upstream::Upstream;
 use super::{BodyEnd, Download, FilterChain, Stream, Upload};
 use crate::http::codec::ServerStream;
-use crate::http::conn_manager::{Hcm, request};
+use crate::http::conn_manager::{Hcm, local_reply, request};
 use crate::router::matcher::RouteMatch;
 use crate::router::redirect;
 
@@ -174,13 +174,20 @@ impl Stream {
                 let (status, location) = redirect::location(&matched, action, &self.request);
                 self.redirect(status, location);
             }
-            RouteActionConfig::DirectResponse { status, body } => {
+            RouteActionConfig::DirectResponse {
+                status,
+                body,
+                format,
+            } => {
                 self.hcm.count_direct_response();
                 let mut reply = LocalReply::new(*status, body.clone(), details::DIRECT_RESPONSE);
                 if *status == StatusCode::CREATED || status.is_redirection() {
                     reply
                         .headers
                         .set(names::LOCATION, redirect::to_itself(&self.request));
+                }
+                if let Some(format) = format {
+                    local_reply::format_body(&mut reply, format, &self.request, &self.info);
                 }
                 self.router_reply(reply);
             }

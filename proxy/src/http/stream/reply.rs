@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use filter_api::{LocalReply, Services, Side};
-use outrigger_types::{Buffer, ResetReason, ResponseFlag, ResponseHead, StatusCode, details};
+use outrigger_types::{
+    Buffer, ResetReason, ResponseFlag, ResponseHead, StatusCode, details, names,
+};
 
 use super::Stream;
 use crate::http::codec::ServerStream;
@@ -43,10 +45,14 @@ impl Stream {
         self.download.unreleased = 0;
         // The route's changes come before what the reply says of its body.
         if std::mem::take(&mut self.download.by_router) {
+            let own_type = reply.headers.get(&names::CONTENT_TYPE).cloned();
             let mut head = ResponseHead::new(reply.status);
             head.headers = std::mem::take(&mut reply.headers);
             self.finish_router_headers(&mut head);
             reply.headers = head.headers;
+            if let Some(own_type) = own_type {
+                reply.headers.set(names::CONTENT_TYPE, own_type);
+            }
         }
         let runtime = self.hcm.worker.runtime();
         let rendered = local_reply::render(

@@ -131,6 +131,7 @@ impl Upstream {
             } else {
                 &[]
             },
+            avoid_canaries: policy.avoid_canary_hosts,
             max_attempts: if retry.made() > 0 { attempts } else { 0 },
             excluded_priorities: policy
                 .previous_priorities

@@ -22,10 +22,18 @@ use picker::Picker;
 pub struct LbContext<'a> {
     /// Addresses of hosts already tried, not to be chosen again.
     pub avoid: &'a [Address],
+    /// Whether hosts that are canaries are not to be chosen.
+    pub avoid_canaries: bool,
     /// Choices before one that was tried is taken after all.
     pub max_attempts: u32,
     /// Priorities that get no load; none where all get what they should.
     pub excluded_priorities: Option<&'a [u32]>,
+}
+
+impl LbContext<'_> {
+    fn avoids(&self, host: &Host) -> bool {
+        self.avoid_canaries && host.canary || self.avoid.contains(&host.address)
+    }
 }
 
 /// The outcome of a choice.
@@ -113,11 +121,7 @@ impl LoadBalancer {
         let loads = adjusted.as_deref().unwrap_or(&set.loads);
         let mut choice = self.choose_once(&set, loads, random);
         for _ in 1..=cx.max_attempts {
-            let tried = choice
-                .host
-                .as_ref()
-                .is_some_and(|h| cx.avoid.contains(&h.address));
-            if !tried {
+            if !choice.host.as_ref().is_some_and(|host| cx.avoids(host)) {
                 break;
             }
             choice = self.choose_once(&set, loads, random);

@@ -22,6 +22,8 @@ enum Rule {
     InTurn { next: usize },
     /// The least busy of some drawn at random.
     LeastOf { choices: u32 },
+    /// One of the least busy of all.
+    LeastOfAll,
     /// By a schedule of weights, less where a host is busy (bias over zero) or
     /// new.
     Weighted {
@@ -51,14 +53,17 @@ impl Picker {
             LbPolicyConfig::LeastRequest {
                 choice_count,
                 active_request_bias,
+                full_scan,
                 slow_start,
             } => {
-                if equal_weights(hosts) && slow_start.window == Duration::ZERO {
+                if !equal_weights(hosts) || slow_start.window != Duration::ZERO {
+                    weighted(hosts, *active_request_bias, *slow_start, seed)
+                } else if *full_scan {
+                    Rule::LeastOfAll
+                } else {
                     Rule::LeastOf {
                         choices: *choice_count,
                     }
-                } else {
-                    weighted(hosts, *active_request_bias, *slow_start, seed)
                 }
             }
         };
@@ -82,6 +87,7 @@ impl Picker {
             }
             Rule::Random => random() as usize % hosts.len(),
             Rule::LeastOf { choices } => least_busy(hosts, *choices, random),
+            Rule::LeastOfAll => least_busy_of_all(hosts, random),
             Rule::Weighted {
                 edf,
                 bias,
@@ -120,6 +126,23 @@ fn least_busy(hosts: &[Arc<Host>], choices: u32, random: &mut dyn FnMut() -> u64
         let other = random() as usize % hosts.len();
         if active(other) < active(best) {
             best = other;
+        }
+    }
+    best
+}
+
+/// One of the least busy, each as likely as another.
+fn least_busy_of_all(hosts: &[Arc<Host>], random: &mut dyn FnMut() -> u64) -> usize {
+    let active = |host: &Arc<Host>| host.stats.rq_active.load(Ordering::Relaxed);
+    let (mut best, mut least, mut ties) = (0, u32::MAX, 0);
+    for (index, busy) in hosts.iter().map(active).enumerate() {
+        if busy < least {
+            (best, least, ties) = (index, busy, 1);
+        } else if busy == least {
+            ties += 1;
+            if random().is_multiple_of(ties) {
+                best = index;
+            }
         }
     }
     best

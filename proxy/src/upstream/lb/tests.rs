@@ -117,6 +117,7 @@ fn least_request_prefers_the_idle_host() {
     let policy = LbPolicyConfig::LeastRequest {
         choice_count: 2,
         active_request_bias: 1.0,
+        full_scan: false,
         slow_start: SlowStart::default(),
     };
     let hosts = vec![endpoint(1, 1, H), endpoint(2, 1, H)];
@@ -172,7 +173,7 @@ fn hosts_already_tried_are_avoided() {
     let cx = LbContext {
         avoid: &tried,
         max_attempts: 3,
-        excluded_priorities: None,
+        ..LbContext::default()
     };
     let mut random = numbers();
     for _ in 0..10 {
@@ -189,12 +190,31 @@ fn priorities_already_tried_give_way() {
     ];
     let mut lb = balancer(round_robin(), common(false), groups);
     let cx = LbContext {
-        avoid: &[],
-        max_attempts: 0,
         excluded_priorities: Some(&[0]),
+        ..LbContext::default()
     };
     let host = lb.choose(&cx, &mut numbers()).host.unwrap();
     assert_ne!(host.address.port(), Some(1));
+}
+
+#[test]
+fn a_full_scan_finds_the_least_busy_of_all() {
+    let hosts = (1..=50).map(|port| endpoint(port, 1, H)).collect();
+    let policy = LbPolicyConfig::LeastRequest {
+        choice_count: 2,
+        active_request_bias: 1.0,
+        full_scan: true,
+        slow_start: SlowStart::default(),
+    };
+    let mut lb = balancer(policy, common(false), vec![group(0, None, hosts)]);
+    for host in lb.hosts().hosts().filter(|h| h.address.port() > Some(2)) {
+        host.stats
+            .rq_active
+            .store(1, std::sync::atomic::Ordering::Relaxed);
+    }
+    let counts = shares(&mut lb, 1000);
+    assert_eq!(counts[&1] + counts[&2], 1000);
+    assert!((400..600).contains(&counts[&1]), "{counts:?}");
 }
 
 proptest::proptest! {

@@ -114,10 +114,10 @@ impl Reader {
                 self.unknown.push(JsonError { path, reason });
                 continue;
             };
-            if found.iter().any(|(known, _)| *known == field) {
-                return self.error(format!("field {} is given twice", field.name()));
-            }
             if !value.is_null() || takes_null(field) {
+                // Given in both spellings the later counts, but lists and messages grow together.
+                let grows = field.is_repeated() || field.message().is_some_and(is_plain);
+                found.retain(|(known, _)| grows || *known != field);
                 found.push((field, value));
             }
         }
@@ -138,7 +138,7 @@ impl Reader {
             let other = found
                 .iter()
                 .take(index)
-                .find(|(other, _)| other.oneof() == Some(oneof));
+                .find(|(other, _)| other != field && other.oneof() == Some(oneof));
             if let Some((other, _)) = other {
                 let (first, second) = (other.name(), field.name());
                 return self.error(format!(
@@ -432,6 +432,11 @@ impl Reader {
         }
         Ok(out)
     }
+}
+
+/// A message whose JSON form is an object of its fields.
+fn is_plain(message: Message) -> bool {
+    message.well_known().is_none()
 }
 
 /// Whether JSON's null is a value of the field rather than its absence.

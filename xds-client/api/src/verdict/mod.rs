@@ -262,6 +262,11 @@ impl Visitor for Checker<'_> {
     }
 
     fn unknown_any(&mut self, trail: &Trail<'_>, type_url: &str) {
+        if trail.is_within("envoy.config.cluster.v3.LoadBalancingPolicy", "policies") {
+            let reason = "a policy of a type that nobody knows gives way to the next of the list";
+            self.report.ignored.push((trail.to_path(self.root), reason));
+            return;
+        }
         self.report.rejected.push((
             trail.to_path(self.root),
             format!("unknown type {type_url:?}"),
