@@ -35,6 +35,7 @@ pub fn trials() -> Vec<Trial> {
     }
     trials.push(trial("slow/heads", heads));
     trials.push(trial("slow/streams_unread", streams_unread));
+    trials.push(trial("slow/tiny_messages_unread", tiny_messages_unread));
     trials.push(trial("slow/connection_unread", connection_unread));
     trials
 }
@@ -305,4 +306,45 @@ async fn connection_unread() -> Outcome {
     neighbours.were_served().await?;
     conn.abort().await;
     bench.is_clean().await
+}
+
+/// A stream of tiny messages that its server does not read, with calls beside it on the same
+/// connection.
+async fn tiny_messages_unread() -> Outcome {
+    const MESSAGES: usize = 6_000;
+    let mut bench = Bench::start("").await?;
+    let conn = bench.connect_h2(false).await.map_err(text)?;
+    let (slow, _exchange) = conn.open();
+    let head = head_h2("POST", "/deaf/stream", true);
+    conn.headers(slow, &head, false).await.map_err(text)?;
+    for message in 0..MESSAGES {
+        conn.data(slow, b"x", false).await.map_err(text)?;
+        if message % 1_000 == 0 {
+            is_answered_beside(&conn).await?;
+        }
+    }
+    tokio::time::sleep(WHILE).await;
+    is_answered_beside(&conn).await?;
+    bench.holds_at_most(ONE)?;
+    conn.reset(slow, 8).await.map_err(text)?;
+    is_answered_beside(&conn).await?;
+    conn.shut().await;
+    bench.is_clean().await
+}
+
+/// A call on a connection that another stream is on, too.
+async fn is_answered_beside(conn: &Conn) -> Outcome {
+    let (stream, exchange) = conn.open();
+    let head = head_h2("GET", "/answer", false);
+    conn.headers(stream, &head, true).await.map_err(text)?;
+    exchange
+        .until(Duration::from_secs(5), |seen| {
+            seen.ended || seen.broken.is_some()
+        })
+        .await;
+    let seen = exchange.seen();
+    match (seen.head.unwrap_or_default().status(), &*seen.body) {
+        (200, b"ok") => Ok(()),
+        (status, _) => Err(format!("a call on the same connection got {status}")),
+    }
 }

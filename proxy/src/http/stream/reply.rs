@@ -15,7 +15,9 @@ impl Stream {
     /// response through the encode filters. If a head went out before, the
     /// stream is reset instead.
     pub(super) fn local_reply(&mut self, mut reply: LocalReply) {
-        if let Some(flag) = reply.flag {
+        // As in Envoy the reply to a broken message does not say that it was the client's.
+        let broken = (reply.flag).filter(|flag| *flag == ResponseFlag::DownstreamProtocolError);
+        if let Some(flag) = reply.flag.filter(|_| broken.is_none()) {
             self.info.flags.set(flag);
         }
         self.info.response_code_details = Some(reply.details.clone());
@@ -62,6 +64,9 @@ impl Stream {
             &mut self.info,
             &runtime,
         );
+        if let Some(flag) = broken {
+            self.info.flags.set(flag);
+        }
         self.download.is_local = true;
         // In place of a response that has come to the filters, it goes out as it is.
         if self.response.is_some() || self.download.around_filters {

@@ -12,7 +12,7 @@ use outrigger_types::{
 
 use super::tunnel;
 use super::{Attempt, Stream};
-use crate::http::codec::{ByteCounts, StreamError};
+use crate::http::codec::{ByteCounts, ServerStream, StreamError};
 use crate::http::conn_manager::local_reply;
 use crate::http::stream::complete::in_frames;
 use crate::http::stream::timers::Fired;
@@ -234,6 +234,9 @@ impl Stream {
         if self.is_tunnel() && reason == ResetReason::ConnectionTermination {
             // The end of a tunnel is that of its bytes: they are delivered before it.
             self.hcm.count_local_reset();
+            if self.upload.received && matches!(self.down, ServerStream::H2(_)) {
+                self.hcm.count_reset();
+            }
             self.down.break_at_end();
             return self.encode_data(Buffer::new(), true);
         }
