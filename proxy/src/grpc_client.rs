@@ -101,7 +101,7 @@ impl tower_service::Service<http::Request<Body>> for GrpcClient {
                 }),
             };
             let (head, ended) = std::future::poll_fn(|cx| call.poll_head(cx)).await?;
-            cluster.charge_code(head.status.as_u16(), true);
+            cluster.charge_code(head.status.as_u16(), true, false);
             Ok(response(head, (!ended).then_some(call)))
         })
     }

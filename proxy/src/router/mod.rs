@@ -7,6 +7,7 @@ pub mod request_stats;
 pub mod retry;
 pub mod retry_priority;
 pub mod rewrite;
+pub mod strict;
 pub mod timeouts;
 
 #[cfg(test)]

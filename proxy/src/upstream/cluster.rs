@@ -292,10 +292,11 @@ impl WorkerCluster {
         self.contexts.get_or_init(|| scope().slab())
     }
 
-    /// Counts the status of a response that goes downstream.
-    pub fn charge_code(&self, code: u16, internal: bool) {
+    /// Counts the status of a response that goes downstream; `suppressed` only by origin.
+    pub fn charge_code(&self, code: u16, internal: bool, suppressed: bool) {
         self.stats.inc(ClusterStats::upstream_rq_completed);
-        self.codes.charge(code, CodeKind::of_origin(internal));
+        self.codes
+            .charge(code, CodeKind::of_origin(internal, suppressed));
     }
 
     /// Counts the status of a response of an upstream that calls itself canary.
@@ -304,10 +305,11 @@ impl WorkerCluster {
     }
 
     /// Counts the status of a response under another name, below the cluster's.
-    pub fn charge_alt_code(&self, name: &str, code: u16, internal: bool) {
+    pub fn charge_alt_code(&self, name: &str, code: u16, internal: bool, suppressed: bool) {
         let origin = if internal { "internal." } else { "external." };
-        for prefix in ["", origin] {
-            for what in labels(code).into_iter().chain(["completed".to_owned()]) {
+        for (prefix, only_completed) in [("", suppressed), (origin, false)] {
+            let codes = labels(code).into_iter().filter(|_| !only_completed);
+            for what in codes.chain(["completed".to_owned()]) {
                 let name = format!("{name}.{prefix}upstream_rq_{what}");
                 self.info.scope.counter(&name).inc();
             }

@@ -20,6 +20,10 @@ pub enum Kind {
     Internal,
     /// Of a request of external origin.
     External,
+    /// Of internal origin, and not among those of all origins.
+    InternalAlone,
+    /// Of external origin, and not among those of all origins.
+    ExternalAlone,
     /// Retried instead of forwarded.
     Retry,
     /// Of an upstream that calls itself canary.
@@ -29,12 +33,13 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kind that an origin has.
-    pub fn of_origin(internal: bool) -> Self {
-        if internal {
-            Self::Internal
-        } else {
-            Self::External
+    /// The kind that an origin has; `alone` leaves out the code among those of all origins.
+    pub fn of_origin(internal: bool, alone: bool) -> Self {
+        match (internal, alone) {
+            (true, false) => Self::Internal,
+            (false, false) => Self::External,
+            (true, true) => Self::InternalAlone,
+            (false, true) => Self::ExternalAlone,
         }
     }
 
@@ -42,6 +47,8 @@ impl Kind {
         match self {
             Self::Internal => &["", "internal."],
             Self::External => &["", "external."],
+            Self::InternalAlone => &["internal."],
+            Self::ExternalAlone => &["external."],
             Self::Retry => &["retry."],
             Self::Canary => &["canary."],
             Self::Plain => &[""],

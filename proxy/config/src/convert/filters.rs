@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use filter_api::{ConfigError, FactoryContext};
-use outrigger_types::names;
+use outrigger_types::{HeaderName, names};
 
 use super::any::Typed;
 use super::path::{Within, bool_or, each, refuse};
@@ -154,8 +154,8 @@ fn router(message: router_pb::Router) -> Result<RouterConfig> {
 }
 
 /// The fields that `strict_check_headers` may name.
-fn checkable(name: String) -> Result<Box<str>> {
-    const NAMES: [http::HeaderName; 5] = [
+fn checkable(name: String) -> Result<HeaderName> {
+    const NAMES: [HeaderName; 5] = [
         names::X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS,
         names::X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS,
         names::X_ENVOY_MAX_RETRIES,
@@ -163,11 +163,8 @@ fn checkable(name: String) -> Result<Box<str>> {
         names::X_ENVOY_RETRY_ON,
     ];
     let name = name.to_ascii_lowercase();
-    if NAMES.iter().any(|known| known.as_str() == name) {
-        Ok(name.into())
-    } else {
-        Err(ConfigError::new(format!("\"{name}\" cannot be checked")))
-    }
+    let known = NAMES.into_iter().find(|known| known.as_str() == name);
+    known.ok_or_else(|| ConfigError::new(format!("\"{name}\" cannot be checked")))
 }
 
 /// The overrides of a route, a virtual host, a weighted cluster or a table.

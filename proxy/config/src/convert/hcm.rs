@@ -50,7 +50,7 @@ pub(super) fn hcm(
         drain_timeout_jitter: _,
         delayed_close_timeout,
         access_log,
-        access_log_flush_interval,
+        access_log_flush_interval: _,
         flush_access_log_on_new_request,
         access_log_options,
         use_remote_address,
@@ -67,7 +67,7 @@ pub(super) fn hcm(
         set_current_client_cert_details,
         forward_client_cert_matcher: _,
         proxy_100_continue,
-        represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
+        represent_ipv4_remote_address_as_ipv4_mapped_ipv6: _,
         upgrade_configs,
         normalize_path,
         merge_slashes,
@@ -100,7 +100,6 @@ pub(super) fn hcm(
     }
     let (internal_addresses, internal_unix_sockets) = internal(internal_address_config)?;
     request_id(request_id_extension)?;
-    let log = log_options(access_log_options)?;
     Ok(HcmConfig {
         codec,
         stat_prefix,
@@ -154,19 +153,14 @@ pub(super) fn hcm(
             .map(client_cert_details)
             .unwrap_or_default(),
         proxy_100_continue,
-        represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
         normalize_path: bool_or(normalize_path, false),
         merge_slashes,
         escaped_slashes: escaped_slashes(path_with_escaped_slashes_action)?,
         strip_port: strip_port(strip_matching_host_port, strip_port_mode)?,
         strip_trailing_host_dot,
         local_reply: local_reply(local_reply_config).within("local_reply_config")?,
-        flush_access_log_on_new_request: flush_access_log_on_new_request || log.on_new_request,
-        access_log_flush_interval: timeout_or(
-            "access_log_flush_interval",
-            access_log_flush_interval,
-            log.interval,
-        )?,
+        flush_access_log_on_new_request: flush_access_log_on_new_request
+            || access_log_options.is_some_and(logs_new_requests),
         append_x_forwarded_port,
     })
 }
@@ -348,26 +342,12 @@ fn strip_port(matching: bool, mode: Option<parts::StripPortMode>) -> Result<Stri
     }
 }
 
-/// When streams are logged beside at their end.
-#[derive(Default)]
-struct LogOptions {
-    interval: Option<std::time::Duration>,
-    on_new_request: bool,
-}
-
-fn log_options(message: Option<parts::HcmAccessLogOptions>) -> Result<LogOptions> {
-    let Some(message) = message else {
-        return Ok(LogOptions::default());
-    };
+/// Whether requests are logged when they come too.
+fn logs_new_requests(message: parts::HcmAccessLogOptions) -> bool {
     let parts::HcmAccessLogOptions {
-        access_log_flush_interval,
+        access_log_flush_interval: _,
         flush_access_log_on_new_request,
         flush_log_on_tunnel_successfully_established: _,
     } = message;
-    let interval = timeout_or("access_log_flush_interval", access_log_flush_interval, None)
-        .within("access_log_options")?;
-    Ok(LogOptions {
-        interval,
-        on_new_request: flush_access_log_on_new_request,
-    })
+    flush_access_log_on_new_request
 }

@@ -234,7 +234,7 @@ pub(super) fn common_lb(message: Option<parts::CommonLbConfig>) -> Result<LbComm
     let parts::CommonLbConfig {
         healthy_panic_threshold,
         update_merge_window: _,
-        ignore_new_hosts_until_first_hc,
+        ignore_new_hosts_until_first_hc: _,
         close_connections_on_host_set_change,
         consistent_hashing_lb_config: _,
         override_host_status: _,
@@ -257,7 +257,6 @@ pub(super) fn common_lb(message: Option<parts::CommonLbConfig>) -> Result<LbComm
         )?,
         fail_traffic_on_panic,
         locality_weighted,
-        ignore_new_hosts_until_first_hc,
         close_connections_on_host_set_change,
     })
 }

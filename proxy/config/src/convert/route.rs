@@ -86,7 +86,6 @@ pub(super) fn table(
         })?,
         validate_clusters: bool_or(validate_clusters, origin == Origin::Inline),
         most_specific_header_mutations_wins,
-        max_direct_response_body_size,
         filter_overrides: overrides(typed_per_filter_config, cx)?,
         ignore_port_in_host_matching,
         ignore_path_parameters_in_path_matching,

@@ -176,8 +176,6 @@ pub struct LbCommonConfig {
     pub fail_traffic_on_panic: bool,
     /// Weigh localities by their weights.
     pub locality_weighted: bool,
-    /// Do not use a host until it is known to be healthy.
-    pub ignore_new_hosts_until_first_hc: bool,
     /// Close all connections when the set of hosts changes.
     pub close_connections_on_host_set_change: bool,
 }

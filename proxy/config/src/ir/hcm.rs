@@ -7,7 +7,7 @@ use filter_api::{
     CreateContext, HttpFilter, HttpFilterConfig, HttpFilterFactory, Interest, RouteFilterConfig,
     WorkerContext,
 };
-use outrigger_types::StatusCode;
+use outrigger_types::{HeaderName, StatusCode};
 
 use super::{
     AccessLogConfig, AccessLogFilter, CidrRange, CommonHttpOptions, ConfigSourceConfig, HeaderAdd,
@@ -88,8 +88,6 @@ pub struct HcmConfig {
     pub client_cert_details: ClientCertDetails,
     /// Pass 100-continue on instead of answering it here.
     pub proxy_100_continue: bool,
-    /// Write an IPv4-mapped IPv6 peer as it is in XFF.
-    pub represent_ipv4_remote_address_as_ipv4_mapped_ipv6: bool,
     /// Normalise the path (RFC 3986).
     pub normalize_path: bool,
     /// Make `//` one `/`.
@@ -104,8 +102,6 @@ pub struct HcmConfig {
     pub local_reply: LocalReplyConfig,
     /// Log when the stream begins too.
     pub flush_access_log_on_new_request: bool,
-    /// Log at this interval while the stream is open.
-    pub access_log_flush_interval: Option<Duration>,
     /// Append `x-forwarded-port`.
     pub append_x_forwarded_port: bool,
 }
@@ -157,7 +153,7 @@ pub struct RouterConfig {
     /// Trust `x-envoy-expected-rq-timeout-ms` of the request.
     pub respect_expected_rq_timeout: bool,
     /// `x-envoy-*` fields whose malformed value is answered 400 (flag `IH`).
-    pub strict_check_headers: Vec<Box<str>>,
+    pub strict_check_headers: Vec<HeaderName>,
     /// Do not count a gRPC status that means failure among the cluster's
     /// response code stats.
     pub suppress_grpc_request_failure_code_stats: bool,

@@ -32,8 +32,6 @@ pub struct RouteTableConfig {
     /// Mutations are applied from the least to the most specific (route
     /// configuration, virtual host, route); else the other way round.
     pub most_specific_header_mutations_wins: bool,
-    /// Longest body of a direct response, bytes. Default 4,096.
-    pub max_direct_response_body_size: u32,
     /// Per-filter overrides, the least specific.
     pub filter_overrides: FilterOverrides,
     /// Match domains without the port.

@@ -187,7 +187,6 @@ fn of_a_table() {
         .unwrap()
         .value;
     assert!(!rds.validate_clusters);
-    assert_eq!(rds.max_direct_response_body_size, 4_096);
     assert!(!rds.most_specific_header_mutations_wins && !rds.ignore_port_in_host_matching);
     let RouteSource::Inline(inline) = hcm_of(json!({ "route_config": table })).routes else {
         panic!("not inline");

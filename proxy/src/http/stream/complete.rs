@@ -38,7 +38,7 @@ impl Stream {
         if let Some(grpc) = self.grpc.take() {
             grpc.on_end(self.grpc_status(), self.info.elapsed());
         }
-        self.log();
+        self.log(AccessLogType::DownstreamEnd);
     }
 
     /// Notes what the stream took of its connection.
@@ -68,7 +68,14 @@ impl Stream {
         })
     }
 
-    fn log(&self) {
+    /// Logs the request where the configuration wants it logged when it comes too.
+    pub(super) fn log_start(&self) {
+        if self.hcm.config.flush_access_log_on_new_request {
+            self.log(AccessLogType::DownstreamStart);
+        }
+    }
+
+    fn log(&self, access_log_type: AccessLogType) {
         if self.hcm.access_logs().is_empty() {
             return;
         }
@@ -76,7 +83,7 @@ impl Stream {
             request: (!self.unreadable).then_some(&self.request),
             response: self.response.as_ref(),
             trailers: self.response_trailers.as_ref(),
-            access_log_type: AccessLogType::DownstreamEnd,
+            access_log_type,
             ..FormatContext::new(&self.info)
         };
         for logger in self.hcm.access_logs() {

@@ -17,7 +17,7 @@ use super::{BodyEnd, Download, FilterChain, Stream, Upload};
 use crate::http::codec::ServerStream;
 use crate::http::conn_manager::{Hcm, local_reply, request};
 use crate::router::matcher::RouteMatch;
-use crate::router::redirect;
+use crate::router::{redirect, strict};
 
 /// A request as the codec gave it.
 pub struct Incoming {
@@ -108,6 +108,7 @@ impl Stream {
             self.hcm.count_refused(&reply);
             return self.local_reply(reply);
         }
+        self.log_start();
         let verdict = {
             let (chain, mut parts) = self.split();
             chain.head(Side::Decode, &mut parts, end_stream)
@@ -196,6 +197,10 @@ impl Stream {
                     .cluster
                     .as_ref()
                     .and_then(|name| self.hcm.worker.cluster(name));
+                let check = |_| strict::malformed(&self.hcm.config.router, &self.request);
+                if let Some(reply) = cluster.as_ref().and_then(check) {
+                    return self.router_reply(reply);
+                }
                 match cluster {
                     Some(cluster) => {
                         if ends {

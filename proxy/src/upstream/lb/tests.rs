@@ -44,7 +44,6 @@ fn common(locality_weighted: bool) -> LbCommonConfig {
         healthy_panic_threshold: 50.0,
         fail_traffic_on_panic: false,
         locality_weighted,
-        ignore_new_hosts_until_first_hc: false,
         close_connections_on_host_set_change: false,
     }
 }

@@ -258,10 +258,17 @@ impl Stream {
         let Some(target) = &self.upstream.target else {
             return;
         };
+        let router = &self.hcm.config.router;
+        if !router.dynamic_stats {
+            return;
+        }
         let internal = self.info.internal_request;
-        target.cluster.charge_code(status, internal);
+        let suppressed = self.info.is_grpc && router.suppress_grpc_request_failure_code_stats;
+        target.cluster.charge_code(status, internal, suppressed);
         if let Some(name) = &self.upstream.alt_stat_name {
-            target.cluster.charge_alt_code(name, status, internal);
+            target
+                .cluster
+                .charge_alt_code(name, status, internal, suppressed);
         }
         for counted in &self.upstream.counted {
             counted.charge(status);

@@ -121,7 +121,9 @@ impl Stream {
         let cluster = &target.cluster;
         let status = head.status.as_u16();
         self.charge(status);
-        if head.headers.get_bytes(&names::X_ENVOY_UPSTREAM_CANARY) == Some(b"true") {
+        if self.hcm.config.router.dynamic_stats
+            && head.headers.get_bytes(&names::X_ENVOY_UPSTREAM_CANARY) == Some(b"true")
+        {
             cluster.charge_canary_code(status);
         }
         if let Some(retry) = &self.upstream.retry
@@ -180,7 +182,9 @@ impl Stream {
         self.info.times.last_upstream_rx = Some(self.info.elapsed());
         self.upstream.finished = true;
         self.timers.end_upstream();
-        if let (Some(completed), Some(target)) = (self.upstream.completed_at, &self.upstream.target)
+        if self.hcm.config.router.dynamic_stats
+            && let Some(completed) = self.upstream.completed_at
+            && let Some(target) = &self.upstream.target
         {
             target
                 .cluster
