@@ -8,6 +8,7 @@
 mod clusters;
 mod config_dump;
 pub mod endpoint;
+mod endpoint_stats;
 mod logging;
 mod memory;
 mod pages;

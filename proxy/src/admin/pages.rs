@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 
 use super::memory::MemoryUse;
 use super::query::Query;
-use super::{Call, Page, clusters, config_dump, logging, profiling, runtime, server_info};
+use super::{
+    Call, Page, clusters, config_dump, endpoint_stats, logging, profiling, runtime, server_info,
+};
 use crate::access_log::AccessLogManager;
 use crate::bootstrap::LoadedBootstrap;
 use crate::runtime::Runtime;
@@ -277,7 +279,8 @@ const PAGES: &[Entry] = &[
         |cx, _| Page::json(&server_info::page(cx)),
     ),
     get("/stats", "stats", |cx, asked| {
-        rendered(StatsQuery::parse(asked.raw).map(|q| cx.store.render(&q)))
+        let outside = || endpoint_stats::rows(cx);
+        rendered(StatsQuery::parse(asked.raw).map(|q| cx.store.render_with(&q, &outside)))
     })
     .with(&[
         USED,
@@ -291,7 +294,9 @@ const PAGES: &[Entry] = &[
         ),
     ]),
     get("/stats/prometheus", "stats for Prometheus", |cx, asked| {
-        rendered(PrometheusQuery::parse(asked.raw).map(|q| cx.store.render_prometheus(&q)))
+        let outside = || endpoint_stats::rows(cx);
+        let query = PrometheusQuery::parse(asked.raw);
+        rendered(query.map(|q| cx.store.render_prometheus_with(&q, &outside)))
     })
     .with(&[
         USED,

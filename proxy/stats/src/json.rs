@@ -8,7 +8,12 @@ use crate::text::bucket_counts;
 
 /// `{"stats":[...]}`: plain stats, then one object with all histograms, if there are any.
 pub(crate) fn render(snapshot: &Snapshot, mode: BucketMode) -> String {
-    let mut items: Vec<String> = snapshot.plain.iter().map(plain).collect();
+    let mut items: Vec<String> = snapshot
+        .plain
+        .iter()
+        .chain(&snapshot.outside)
+        .map(plain)
+        .collect();
     let rows: Vec<_> = snapshot.histograms.iter().filter_map(histogram).collect();
     if !rows.is_empty() {
         items.push(format!("{{\"histograms\":{}}}", histograms(&rows, mode)));

@@ -10,8 +10,8 @@ use crate::snapshot::{HistogramRow, Row, RowValue, Snapshot};
 /// Digits of a number in this form.
 const DIGITS: usize = 32;
 
-/// All stats: counters, gauges, text readouts if asked for, then histograms; in each the
-/// families sorted by name, and in a family the stats.
+/// All stats: counters, gauges, text readouts if asked for, then histograms, and what is
+/// kept elsewhere; in each the families sorted by name, and in a family the stats.
 pub(crate) fn render(snapshot: &Snapshot, query: &PrometheusQuery) -> String {
     let mut out = String::new();
     let plain = &snapshot.plain;
@@ -41,6 +41,12 @@ pub(crate) fn render(snapshot: &Snapshot, query: &PrometheusQuery) -> String {
         false => ("histogram", histogram),
     };
     families(&mut out, snapshot.histograms.iter(), kind, write);
+    let outside = &snapshot.outside;
+    let of = |kind: fn(&RowValue) -> bool| outside.iter().filter(move |row| kind(&row.value));
+    let counters = of(|value| matches!(value, RowValue::Counter(_)));
+    families(&mut out, counters, "counter", sample);
+    let gauges = of(|value| matches!(value, RowValue::Gauge(_)));
+    families(&mut out, gauges, "gauge", sample);
     out
 }
 

@@ -2,6 +2,7 @@
 
 use regex::Regex;
 
+use crate::snapshot::Row;
 use crate::store::Store;
 
 /// Media type of the text forms.
@@ -110,6 +111,12 @@ impl NameFilter {
         })
     }
 
+    fn of(&self, outside: &dyn Fn() -> Vec<Row>) -> Vec<Row> {
+        let mut rows = outside();
+        rows.retain(|row| self.accepts(&row.name));
+        rows
+    }
+
     pub(crate) fn accepts(&self, name: &str) -> bool {
         let found = self
             .regex
@@ -131,6 +138,8 @@ pub struct StatsQuery {
     /// Which kinds.
     pub types: TypeFilter,
     pub(crate) names: NameFilter,
+    /// The same as a query of `/stats/prometheus`, where that is the format.
+    prometheus: Option<PrometheusQuery>,
 }
 
 impl StatsQuery {
@@ -142,6 +151,13 @@ impl StatsQuery {
     pub fn parse(query: &str) -> Result<Self, QueryError> {
         let params = Params::parse(query);
         let usage = |text: &str| Err(QueryError(format!("usage: /stats?{text}\n")));
+        if params.get("format") == Some("prometheus") {
+            return Ok(Self {
+                format: Format::Prometheus,
+                prometheus: Some(PrometheusQuery::parse(query)?),
+                ..Self::default()
+            });
+        }
         let buckets = match params.get("histogram_buckets") {
             None | Some("" | "none" | "summary") => BucketMode::Summary,
             Some("cumulative") => BucketMode::Cumulative,
@@ -165,7 +181,6 @@ impl StatsQuery {
         let format = match params.get("format") {
             None | Some("text") => Format::Text,
             Some("json") => Format::Json,
-            Some("prometheus") => Format::Prometheus,
             Some("html" | "active-html") => Format::Html,
             Some(_) => return usage("format=(html|active-html|json|prometheus|text)\n"),
         };
@@ -182,19 +197,16 @@ impl StatsQuery {
             buckets,
             types,
             names,
+            prometheus: None,
         })
     }
 
-    pub(crate) fn render(&self, store: &Store) -> Rendered {
-        if self.format == Format::Prometheus {
-            let query = PrometheusQuery {
-                used_only: self.used_only,
-                names: self.names.clone(),
-                ..PrometheusQuery::default()
-            };
-            return query.render(store);
+    pub(crate) fn render(&self, store: &Store, outside: &dyn Fn() -> Vec<Row>) -> Rendered {
+        if let Some(query) = &self.prometheus {
+            return query.render(store, outside);
         }
         let mut snapshot = store.snapshot(&|name| self.names.accepts(name), false);
+        snapshot.outside = self.names.of(outside);
         snapshot.retain(self.types, self.used_only);
         match self.format {
             Format::Json => Rendered {
@@ -260,8 +272,9 @@ impl PrometheusQuery {
         })
     }
 
-    pub(crate) fn render(&self, store: &Store) -> Rendered {
+    pub(crate) fn render(&self, store: &Store, outside: &dyn Fn() -> Vec<Row>) -> Rendered {
         let mut snapshot = store.snapshot(&|name| self.names.accepts(name), true);
+        snapshot.outside = self.names.of(outside);
         snapshot.retain(TypeFilter::All, self.used_only);
         let mut body = crate::prometheus::render(&snapshot, self);
         for family in store.families() {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::histogram::{HistogramData, Unit};
+use crate::prometheus::labels_of;
 use crate::query::TypeFilter;
 use crate::tags::Extracted;
 
@@ -49,6 +50,8 @@ pub struct HistogramRow {
 pub struct Snapshot {
     /// Counters, gauges and text readouts.
     pub plain: Vec<Row>,
+    /// Counters and gauges that are kept elsewhere, in the order in which they came.
+    pub outside: Vec<Row>,
     /// Histograms.
     pub histograms: Vec<Row>,
 }
@@ -73,6 +76,7 @@ impl Snapshot {
             (types == TypeFilter::All || types == kind) && (row.used || !used_only)
         };
         self.plain.retain(wanted);
+        self.outside.retain(wanted);
         self.histograms.retain(wanted);
     }
 
@@ -86,6 +90,25 @@ impl Snapshot {
 }
 
 impl Row {
+    /// A stat that is kept elsewhere: its whole name, its name without tags, and its tags.
+    pub fn outside(
+        name: String,
+        bare: &str,
+        tags: &[(Arc<str>, String)],
+        value: RowValue,
+        used: bool,
+    ) -> Self {
+        Self {
+            extracted: Some(Extracted {
+                name: bare.into(),
+                labels: labels_of(tags).into(),
+            }),
+            name,
+            used,
+            value,
+        }
+    }
+
     /// Adds another row of the same name, if it is of the same kind.
     fn join(&mut self, other: &Self) -> bool {
         match (&mut self.value, &other.value) {

@@ -201,12 +201,26 @@ impl Store {
 
     /// Answers `/stats`.
     pub fn render(&self, query: &StatsQuery) -> Rendered {
-        query.render(self)
+        query.render(self, &Vec::new)
+    }
+
+    /// The same, with stats that are kept elsewhere.
+    pub fn render_with(&self, query: &StatsQuery, outside: &dyn Fn() -> Vec<Row>) -> Rendered {
+        query.render(self, outside)
     }
 
     /// Answers `/stats/prometheus`.
     pub fn render_prometheus(&self, query: &PrometheusQuery) -> Rendered {
-        query.render(self)
+        query.render(self, &Vec::new)
+    }
+
+    /// The same, with stats that are kept elsewhere.
+    pub fn render_prometheus_with(
+        &self,
+        query: &PrometheusQuery,
+        outside: &dyn Fn() -> Vec<Row>,
+    ) -> Rendered {
+        query.render(self, outside)
     }
 
     /// Our own families as OpenMetrics text, for `/metrics`.

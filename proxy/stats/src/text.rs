@@ -8,7 +8,8 @@ use crate::snapshot::{HistogramRow, Row, RowValue, Snapshot};
 /// One line a stat; of a histogram several, if it is detailed.
 pub(crate) fn render(snapshot: &Snapshot, mode: BucketMode) -> String {
     let mut out = String::new();
-    for row in snapshot.plain.iter().chain(&snapshot.histograms) {
+    let plain = snapshot.plain.iter().chain(&snapshot.outside);
+    for row in plain.chain(&snapshot.histograms) {
         line(&mut out, row, mode);
         out.push('\n');
     }

@@ -14,7 +14,7 @@ use super::path::{Within, each, must_be_off, non_empty, optional, refuse, u32_or
 use super::structure::{metadata, structure};
 use super::tls::upstream_transport;
 use super::{ConvertContext, Converted, Result, check, defaults};
-use crate::ir::{ClusterConfig, TcpKeepalive, TransportMatch};
+use crate::ir::{ClusterConfig, TcpKeepalive, TrackedStats, TransportMatch};
 use crate::pb::envoy::config::cluster::v3 as pb;
 use crate::pb::envoy::config::core::v3 as core;
 use crate::pb::google::protobuf as wkt;
@@ -82,7 +82,7 @@ fn convert(message: pb::Cluster) -> Result<ClusterConfig> {
         lrs_report_endpoint_metrics: _,
         track_timeout_budgets: _,
         upstream_config: _,
-        track_cluster_stats: _,
+        track_cluster_stats,
         preconnect_policy: _,
         connection_pool_per_downstream_connection: _,
         queuing_policies: _,
@@ -150,7 +150,19 @@ fn convert(message: pb::Cluster) -> Result<ClusterConfig> {
         tcp_keepalive: connection_options(upstream_connection_options),
         bind_source: optional("upstream_bind_config", upstream_bind_config, bind_source)?.flatten(),
         metadata: metadata(metadata_message),
+        tracked: track_cluster_stats.map(tracked).unwrap_or_default(),
     })
+}
+
+fn tracked(message: pb::TrackClusterStats) -> TrackedStats {
+    let pb::TrackClusterStats {
+        timeout_budgets: _,
+        request_response_sizes: _,
+        per_endpoint_stats,
+    } = message;
+    TrackedStats {
+        per_endpoint: per_endpoint_stats,
+    }
 }
 
 fn connect_timeout_of(message: Option<wkt::Duration>) -> Result<std::time::Duration> {

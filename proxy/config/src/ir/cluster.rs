@@ -55,6 +55,15 @@ pub struct ClusterConfig {
     pub bind_source: Option<SocketAddr>,
     /// Metadata.
     pub metadata: Option<Arc<Metadata>>,
+    /// Stats that are kept only where they are asked for.
+    pub tracked: TrackedStats,
+}
+
+/// Stats that a cluster keeps only where they are asked for (`TrackClusterStats`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrackedStats {
+    /// Those of each endpoint.
+    pub per_endpoint: bool,
 }
 
 /// The server name is the host that a request is for (`UpstreamHttpProtocolOptions`).
