@@ -1,28 +1,20 @@
 //! A downstream connection: which codec it speaks, its requests one after the
 //! other or side by side, and its end.
 
-use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use filter_api::LocalReply;
 use outrigger_config::ir::CodecType;
-use outrigger_types::{
-    ConnectionInfo, Method, Protocol, RequestHead, ResponseFlag, StatusCode, details,
-};
+use outrigger_types::{ConnectionInfo, Protocol};
 use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 
-use super::{Hcm, HcmStats, http2};
-use crate::http::codec::{ServerStream, h1};
-use crate::http::stream::{Incoming, Stream};
+use super::{Hcm, HcmStats, http1, http2};
 use crate::listener::connection_log::Account;
 use crate::listener::{Handshake, Lost};
 use crate::network::io::{ByteSink, Io};
-use crate::upstream::stats::Http1CodecStats;
 
 /// How HTTP/2 begins, as far as Envoy looks.
 const PREFACE: &[u8] = b"PRI * HTTP/2";
@@ -66,7 +58,7 @@ pub async fn serve(
     }
     let end = match protocol {
         Protocol::Http2 => http2::serve(hcm, io, info, drain).await,
-        Protocol::Http10 | Protocol::Http11 => serve_h1(&hcm, io, &info, drain).await,
+        Protocol::Http10 | Protocol::Http11 => http1::serve(&hcm, io, &info, drain).await,
     };
     if let Some(account) = &account
         && let Some(at_once) = end.malformed
@@ -152,7 +144,7 @@ pub(super) struct Ended {
 
 impl Ended {
     /// With no request under way.
-    fn idle(by_peer: bool) -> Self {
+    pub(super) fn idle(by_peer: bool) -> Self {
         Self {
             by_peer,
             ..Self::default()
@@ -160,405 +152,12 @@ impl Ended {
     }
 }
 
-/// HTTP/1: one request at a time.
-async fn serve_h1(
-    hcm: &Arc<Hcm>,
-    io: Io,
-    info: &Arc<ConnectionInfo>,
-    drain: CancellationToken,
-) -> Ended {
-    let mut connection = Box::new(h1::ServerConnection::new(io, hcm.h1_options()));
-    let common = &hcm.config.common_http;
-    let max_requests = common.max_requests_per_connection;
-    let mut life = common.max_connection_duration.map(|d| Instant::now() + d);
-    let mut served = 0;
-    let mut leave_by = None;
-    loop {
-        let next = match next_head(hcm, &mut connection, &mut life, &mut leave_by, &drain).await {
-            Next::Request(next) => next,
-            Next::Refused(error) => {
-                let by_peer = answer_error(hcm, info, connection, error).await;
-                return Ended {
-                    malformed: Some(served == 0),
-                    ..Ended::idle(by_peer)
-                };
-            }
-            Next::Unfinished(limit) => {
-                return Ended::idle(answer_unfinished(hcm, info, connection, limit).await);
-            }
-            Next::Gone { in_head } => {
-                if in_head {
-                    hcm.log_cut_head(info);
-                }
-                return Ended {
-                    by_peer: true,
-                    active: in_head,
-                    ..Ended::default()
-                };
-            }
-            Next::TimeUp => return Ended::idle(linger(hcm, &mut connection).await),
-            Next::Drained => {
-                // The peer need not wait for its next request to see it.
-                let shut = poll_fn(|cx| connection.poll_shutdown(cx)).await;
-                let by_peer = shut.is_err() || linger(hcm, &mut connection).await;
-                return Ended::idle(by_peer);
-            }
-        };
-        let dropped = u64::from(next.dropped_underscores);
-        let codec_stats = &hcm.worker.http1;
-        codec_stats.add(Http1CodecStats::dropped_headers_with_underscores, dropped);
-        served += 1;
-        if max_requests.is_some_and(|max| served >= max) {
-            hcm.stats.inc(HcmStats::downstream_cx_max_requests_reached);
-            connection.set_close();
-        }
-        if leave_by.is_none() && (drain.is_cancelled() || hcm.asks_to_leave()) {
-            hcm.stats.inc(HcmStats::downstream_cx_drain_close);
-            connection.announce_close();
-            leave_by = Some(Instant::now() + hcm.config.drain_timeout);
-        }
-        if drain.is_cancelled() {
-            connection.set_close();
-        }
-        let incoming = Incoming {
-            head: next.head,
-            end_stream: next.end_stream,
-            protocol: next.protocol,
-            stream: ServerStream::H1(connection),
-        };
-        let mut stream = Box::new(Stream::new(hcm, info, incoming));
-        if leave_by.is_some() {
-            life = None;
-        }
-        if exchange(hcm, &mut stream, life).await {
-            life = None;
-            leave_by = Some(Instant::now() + hcm.config.drain_timeout);
-        }
-        let active = stream.was_cut_by_peer();
-        let late = stream.closes_connection();
-        let Some(over) = stream.into_downstream().into_h1() else {
-            return Ended::default();
-        };
-        connection = over;
-        if active {
-            return Ended {
-                by_peer: true,
-                active,
-                ..Ended::default()
-            };
-        }
-        if late || !connection.is_between_requests() {
-            return Ended::idle(linger(hcm, &mut connection).await);
-        }
-        let closes = connection.should_close();
-        match write_out(hcm, &mut connection, closes).await {
-            Flushed::Done if closes => {
-                // Both sides have said all: there is nothing to wait for. A peer that
-                // is gone does not need the end of our side.
-                let _ = poll_fn(|cx| connection.poll_shutdown(cx)).await;
-                return Ended::default();
-            }
-            Flushed::Done => {}
-            Flushed::Lost => return Ended::idle(true),
-            Flushed::TimeUp => return Ended::idle(false),
-        }
-    }
-}
-
-/// Serves one request to its end. True if the connection grew too old meanwhile: then the
-/// answer, unless it had begun, asks the client to leave.
-async fn exchange(hcm: &Hcm, stream: &mut Stream, life: Option<Instant>) -> bool {
-    if let Some(life) = life {
-        tokio::select! {
-            biased;
-            () = poll_fn(|cx| stream.poll(cx)) => return false,
-            () = tokio::time::sleep_until(life.into()) => {}
-        }
-        hcm.stats.inc(HcmStats::downstream_cx_max_duration_reached);
-        stream.announce_close();
-    }
-    poll_fn(|cx| stream.poll(cx)).await;
-    life.is_some()
-}
-
-enum Next {
-    Request(h1::NextRequest),
-    Refused(h1::H1Error),
-    /// The head did not come to its end in time.
-    Unfinished(HeadLimit),
-    /// The peer ended the connection.
-    Gone {
-        /// In the middle of a head.
-        in_head: bool,
-    },
-    /// It was idle, or open, for too long.
-    TimeUp,
-    /// It is asked to end.
-    Drained,
-}
-
-/// What a head that has begun to come is held to. It makes the connection busy: neither
-/// its idle timeout nor its age nor a drain ends it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum HeadLimit {
-    /// `request_headers_timeout`
-    Headers,
-    /// `request_timeout`
-    Request,
-    /// `stream_idle_timeout`
-    Idle,
-    /// `max_stream_duration`
-    Duration,
-}
-
-impl HeadLimit {
-    /// The limit that passes first for a head that begins now.
-    fn first(hcm: &Hcm) -> Option<(Instant, Self)> {
-        let config = &hcm.config;
-        let limits = [
-            (config.request_headers_timeout, Self::Headers),
-            (config.request_timeout, Self::Request),
-            (config.stream_idle_timeout, Self::Idle),
-            (config.common_http.max_stream_duration, Self::Duration),
-        ];
-        let set = limits
-            .into_iter()
-            .filter_map(|(d, limit)| Some((d?, limit)));
-        let (after, limit) = set.min_by_key(|(after, _)| *after)?;
-        Some((Instant::now() + after, limit))
-    }
-}
-
-/// Waits for the next request within the timeouts of the connection.
-async fn next_head(
-    hcm: &Hcm,
-    connection: &mut h1::ServerConnection,
-    life: &mut Option<Instant>,
-    leave_by: &mut Option<Instant>,
-    drain: &CancellationToken,
-) -> Next {
-    let idle = hcm
-        .config
-        .common_http
-        .idle_timeout
-        .map(|d| Instant::now() + d);
-    let between = [*life, idle, *leave_by].into_iter().flatten().min();
-    let mut begun = false;
-    let mut limit = None;
-    loop {
-        if !begun && !connection.is_idle() {
-            begun = true;
-            limit = HeadLimit::first(hcm);
-        }
-        let in_head = [*life, limit.map(|(at, _)| at)].into_iter().flatten().min();
-        let deadline = if begun { in_head } else { between };
-        let next = poll_fn(|cx| {
-            let before = connection.io().bytes_read();
-            match connection.poll_next_head(cx) {
-                Poll::Ready(next) => Poll::Ready(Some(next)),
-                Poll::Pending if connection.io().bytes_read() != before && !begun => {
-                    Poll::Ready(None)
-                }
-                Poll::Pending => Poll::Pending,
-            }
-        });
-        tokio::select! {
-            biased;
-            next = next => match next {
-                None => {}
-                Some(Ok(Some(next))) => return Next::Request(next),
-                Some(Ok(None)) => return Next::Gone { in_head: false },
-                Some(Err(error)) if error.disconnected => return Next::Gone { in_head: true },
-                Some(Err(error)) => return Next::Refused(error),
-            },
-            () = sleep_until(deadline) => {
-                let now = Instant::now();
-                let aged = life.is_some_and(|d| d <= now);
-                if aged {
-                    hcm.stats.inc(HcmStats::downstream_cx_max_duration_reached);
-                }
-                match limit {
-                    Some((at, limit)) if begun && at <= now => return Next::Unfinished(limit),
-                    _ if begun => {
-                        *life = None;
-                        *leave_by = Some(now + hcm.config.drain_timeout);
-                        connection.announce_close();
-                        continue;
-                    }
-                    _ => {}
-                }
-                if !aged && idle.is_some_and(|d| d <= now) {
-                    hcm.stats.inc(HcmStats::downstream_cx_idle_timeout);
-                }
-                return Next::TimeUp;
-            }
-            () = drain.cancelled(), if !begun => {
-                hcm.stats.inc(HcmStats::downstream_cx_drain_close);
-                return Next::Drained;
-            }
-        }
-    }
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
+/// Waits until then; for ever if there is no such time.
+pub(super) async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
     }
-}
-
-/// Answers what could not be read as a request, through the filters and the
-/// access log, and closes.
-async fn answer_error(
-    hcm: &Arc<Hcm>,
-    info: &Arc<ConnectionInfo>,
-    connection: Box<h1::ServerConnection>,
-    error: h1::H1Error,
-) -> bool {
-    hcm.stats.inc(HcmStats::downstream_cx_protocol_error);
-    if error.details == h1::UNEXPECTED_UNDERSCORE {
-        let codec_stats = &hcm.worker.http1;
-        codec_stats.inc(Http1CodecStats::requests_rejected_with_underscores_in_headers);
-    }
-    let reply = LocalReply::new(
-        error.status,
-        error.status.canonical_reason().unwrap_or(""),
-        error.details,
-    )
-    .with_flag(ResponseFlag::DownstreamProtocolError);
-    answer_and_close(hcm, info, connection, reply).await
-}
-
-async fn answer_unfinished(
-    hcm: &Arc<Hcm>,
-    info: &Arc<ConnectionInfo>,
-    mut connection: Box<h1::ServerConnection>,
-    limit: HeadLimit,
-) -> bool {
-    let (stat, body, details) = match limit {
-        HeadLimit::Headers => (
-            HcmStats::downstream_rq_header_timeout,
-            "request header timeout",
-            details::REQUEST_HEADER_TIMEOUT,
-        ),
-        HeadLimit::Request => (
-            HcmStats::downstream_rq_timeout,
-            "request timeout",
-            details::REQUEST_OVERALL_TIMEOUT,
-        ),
-        HeadLimit::Idle => (
-            HcmStats::downstream_rq_idle_timeout,
-            "stream timeout",
-            details::STREAM_IDLE_TIMEOUT,
-        ),
-        HeadLimit::Duration => (
-            HcmStats::downstream_rq_max_duration_reached,
-            "downstream duration timeout",
-            details::MAX_DURATION_TIMEOUT,
-        ),
-    };
-    hcm.stats.inc(stat);
-    connection.refuse();
-    let mut reply = LocalReply::new(StatusCode::REQUEST_TIMEOUT, body, details);
-    if limit == HeadLimit::Idle {
-        reply = reply.with_flag(ResponseFlag::StreamIdleTimeout);
-    }
-    answer_and_close(hcm, info, connection, reply).await
-}
-
-async fn answer_and_close(
-    hcm: &Arc<Hcm>,
-    info: &Arc<ConnectionInfo>,
-    connection: Box<h1::ServerConnection>,
-    reply: LocalReply,
-) -> bool {
-    let incoming = Incoming {
-        head: RequestHead::new(Method::GET, ""),
-        end_stream: true,
-        protocol: Protocol::Http11,
-        stream: ServerStream::H1(connection),
-    };
-    let mut stream = Box::new(Stream::refused(hcm, info, incoming, reply));
-    poll_fn(|cx| stream.poll(cx)).await;
-    match stream.into_downstream().into_h1() {
-        Some(mut connection) => linger(hcm, &mut connection).await,
-        None => false,
-    }
-}
-
-/// What became of bytes that were to be written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flushed {
-    Done,
-    /// The connection is gone.
-    Lost,
-    /// The peer took nothing for too long.
-    TimeUp,
-}
-
-/// Writes what waits. A peer that takes nothing of it for as long as `patience` is not
-/// waited for; one that takes it slowly is.
-async fn flush(connection: &mut h1::ServerConnection, patience: Option<Duration>) -> Flushed {
-    loop {
-        let before = connection.unwritten();
-        let step = poll_fn(|cx| match connection.poll_flush(cx) {
-            Poll::Ready(Ok(())) => Poll::Ready(Some(Flushed::Done)),
-            Poll::Ready(Err(_)) => Poll::Ready(Some(Flushed::Lost)),
-            Poll::Pending if connection.unwritten() < before => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        });
-        let step = match patience {
-            // With nothing to write there is nothing to wait for.
-            Some(patience) if before > 0 => match tokio::time::timeout(patience, step).await {
-                Ok(step) => step,
-                Err(_) => return Flushed::TimeUp,
-            },
-            _ => step.await,
-        };
-        if let Some(flushed) = step {
-            return flushed;
-        }
-    }
-}
-
-/// Writes the rest of an answer: before the next request within the idle timeout, at the
-/// end of the connection within `delayed_close_timeout`.
-async fn write_out(hcm: &Hcm, connection: &mut h1::ServerConnection, closes: bool) -> Flushed {
-    let config = &hcm.config;
-    let (patience, stat) = if closes {
-        let patience = Some(config.delayed_close_timeout).filter(|d| !d.is_zero());
-        let stat = HcmStats::downstream_cx_delayed_close_timeout;
-        (Some(patience.unwrap_or(FLUSH_TIME)), stat)
-    } else {
-        let stat = HcmStats::downstream_cx_idle_timeout;
-        (config.common_http.idle_timeout, stat)
-    };
-    let flushed = flush(connection, patience).await;
-    if flushed == Flushed::TimeUp {
-        hcm.stats.inc(stat);
-    }
-    flushed
-}
-
-/// Writes what waits, then leaves the peer the time of `delayed_close_timeout` to
-/// read it and to close first. True if it did.
-async fn linger(hcm: &Hcm, connection: &mut h1::ServerConnection) -> bool {
-    let timeout = hcm.config.delayed_close_timeout;
-    if timeout.is_zero() {
-        return flush(connection, Some(FLUSH_TIME)).await == Flushed::Lost;
-    }
-    let by_peer = match flush(connection, Some(timeout)).await {
-        Flushed::Lost => true,
-        Flushed::TimeUp => false,
-        Flushed::Done => {
-            let close = poll_fn(|cx| connection.poll_discard(cx));
-            tokio::time::timeout(timeout, close).await.is_ok()
-        }
-    };
-    if !by_peer {
-        hcm.stats.inc(HcmStats::downstream_cx_delayed_close_timeout);
-    }
-    by_peer
 }
 
 /// How long the last bytes may take where `delayed_close_timeout` is off.

@@ -4,6 +4,7 @@
 mod client_cert;
 mod connection;
 mod forwarded;
+mod http1;
 mod http2;
 pub mod local_reply;
 mod path;
