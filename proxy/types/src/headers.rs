@@ -30,6 +30,7 @@ pub mod names {
         HTTP2_SETTINGS = "http2-settings";
         KEEP_ALIVE = "keep-alive";
         PROXY_CONNECTION = "proxy-connection";
+        X_CLIENT_TRACE_ID = "x-client-trace-id";
         X_ENVOY_ATTEMPT_COUNT = "x-envoy-attempt-count";
         X_ENVOY_DECORATOR_OPERATION = "x-envoy-decorator-operation";
         X_ENVOY_DEGRADED = "x-envoy-degraded";

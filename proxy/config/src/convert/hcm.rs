@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use filter_api::{FractionalPercent, RuntimeFraction};
+
 use super::access_log::access_logs;
 use super::any::Typed;
 use super::common::{cidr, common_http, http1, http2};
 use super::filters::filters;
 use super::local_reply::local_reply;
+use super::matcher::percent;
 use super::path::{
-    Within, bool_or, duration_or, each, non_empty, refuse, required, timeout_or, u32_or,
+    Within, bool_or, duration_or, each, non_empty, optional, refuse, required, timeout_or, u32_or,
     unknown_enum,
 };
 use super::route::{Origin, table};
@@ -16,10 +19,11 @@ use super::source::required_source;
 use super::{ConvertContext, Result, defaults};
 use crate::ir::{
     CidrRange, ClientCertDetails, CodecType, EscapedSlashesAction, ForwardClientCert, HcmConfig,
-    RouteSource, ServerHeaderTransformation, StripPort, UpgradeConfig,
+    RouteSource, ServerHeaderTransformation, StripPort, TracingConfig, UpgradeConfig,
 };
 use crate::pb::envoy::config::core::v3 as core;
 use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
+use crate::pb::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
 use pb::http_connection_manager as parts;
 
 /// Converts an HCM. Long because the message is: every field stands here once.
@@ -32,7 +36,7 @@ pub(super) fn hcm(
         stat_prefix,
         http_filters,
         add_user_agent,
-        tracing: _,
+        tracing,
         common_http_protocol_options,
         http1_safe_max_connection_duration: _,
         http_protocol_options,
@@ -99,7 +103,7 @@ pub(super) fn hcm(
         return refuse("stream_error_on_invalid_http_message", why);
     }
     let (internal_addresses, internal_unix_sockets) = internal(internal_address_config)?;
-    request_id(request_id_extension)?;
+    let marks = request_id(request_id_extension)?;
     Ok(HcmConfig {
         codec,
         stat_prefix,
@@ -158,6 +162,7 @@ pub(super) fn hcm(
         escaped_slashes: escaped_slashes(path_with_escaped_slashes_action)?,
         strip_port: strip_port(strip_matching_host_port, strip_port_mode)?,
         strip_trailing_host_dot,
+        tracing: optional("tracing", tracing, sampling)?.filter(|_| marks),
         local_reply: local_reply(local_reply_config).within("local_reply_config")?,
         flush_access_log_on_new_request: flush_access_log_on_new_request
             || access_log_options.is_some_and(logs_new_requests),
@@ -268,15 +273,71 @@ fn internal(message: Option<parts::InternalAddressConfig>) -> Result<(Vec<CidrRa
     Ok((ranges, unix_sockets))
 }
 
-/// There is one kind of id, the UUID; its options are about tracing.
-fn request_id(message: Option<pb::RequestIdExtension>) -> Result<()> {
+/// The shares of requests that are marked as traced.
+fn sampling(message: parts::Tracing) -> Result<TracingConfig> {
+    let parts::Tracing {
+        client_sampling,
+        random_sampling,
+        overall_sampling,
+        verbose: _,
+        max_path_tag_length: _,
+        custom_tags: _,
+        provider: _,
+        spawn_upstream_span: _,
+        operation: _,
+        upstream_operation: _,
+        no_context_propagation: _,
+    } = message;
+    // Envoy counts the client's share in whole per cents, the others in hundredths of one.
+    let share = |name: &str, message, key: &str, parts: u32| {
+        let value = percent(name, message, 100.0)?;
+        Ok(RuntimeFraction {
+            default: FractionalPercent {
+                numerator: (value * f64::from(parts / 100)) as u32,
+                denominator: parts,
+            },
+            key: key.into(),
+        })
+    };
+    Ok(TracingConfig {
+        client: share(
+            "client_sampling",
+            client_sampling,
+            "tracing.client_enabled",
+            100,
+        )?,
+        random: share(
+            "random_sampling",
+            random_sampling,
+            "tracing.random_sampling",
+            10_000,
+        )?,
+        overall: share(
+            "overall_sampling",
+            overall_sampling,
+            "tracing.global_enabled",
+            10_000,
+        )?,
+    })
+}
+
+/// There is one kind of id, the UUID; whether it tells of tracing.
+fn request_id(message: Option<pb::RequestIdExtension>) -> Result<bool> {
     let Some(config) = message.and_then(|message| message.typed_config) else {
-        return Ok(());
+        return Ok(true);
     };
-    let known = |typed: Typed| match typed.name.as_str() {
-        "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig" => Ok(()),
-        _ => typed.unsupported("request id extension"),
-    };
+    let known =
+        |typed: Typed| match typed.name.as_str() {
+            "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig" => {
+                let UuidRequestIdConfig {
+                    pack_trace_reason,
+                    use_request_id_for_trace_sampling,
+                } = typed.decode()?;
+                Ok(bool_or(pack_trace_reason, true)
+                    && bool_or(use_request_id_for_trace_sampling, true))
+            }
+            _ => typed.unsupported("request id extension"),
+        };
     Typed::unpack(config)
         .and_then(known)
         .within("typed_config")

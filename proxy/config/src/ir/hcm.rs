@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use filter_api::{
     CreateContext, HttpFilter, HttpFilterConfig, HttpFilterFactory, Interest, RouteFilterConfig,
-    WorkerContext,
+    RuntimeFraction, WorkerContext,
 };
 use outrigger_types::{HeaderName, StatusCode};
 
@@ -98,12 +98,25 @@ pub struct HcmConfig {
     pub strip_port: StripPort,
     /// Drop a final dot of the host.
     pub strip_trailing_host_dot: bool,
+    /// Which requests are marked as traced; none where no tracing is configured.
+    pub tracing: Option<TracingConfig>,
     /// Rewrites local replies.
     pub local_reply: LocalReplyConfig,
     /// Log when the stream begins too.
     pub flush_access_log_on_new_request: bool,
     /// Append `x-forwarded-port`.
     pub append_x_forwarded_port: bool,
+}
+
+/// Which requests are marked as traced, in their `x-request-id` (`HttpConnectionManager.Tracing`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TracingConfig {
+    /// Of those that a client asks for by `x-client-trace-id`. Default all.
+    pub client: RuntimeFraction,
+    /// Of all others. Default all.
+    pub random: RuntimeFraction,
+    /// Of those chosen so far. Default all.
+    pub overall: RuntimeFraction,
 }
 
 /// `CodecType`

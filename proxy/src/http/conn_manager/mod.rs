@@ -11,7 +11,7 @@ mod path;
 mod premature;
 mod refused;
 pub mod request;
-mod request_id;
+pub mod request_id;
 pub mod response;
 mod stats;
 
@@ -24,6 +24,8 @@ use outrigger_filters::http::grpc_stats::{self, GrpcMetrics, GrpcRecorder};
 use outrigger_stats::{Scope, Slab};
 use outrigger_types::{Protocol, RequestHead, ResponseHead, StatusCode, StreamInfo, details};
 use parking_lot::RwLock;
+
+use request_id::TraceReason;
 
 pub use connection::serve;
 pub use stats::{HcmListenerStats, HcmStats, RouterStats};
@@ -339,6 +341,20 @@ router_counts! {
     count_reset_after_response_started: rq_reset_after_downstream_response_started;
     /// A direct response was sent.
     count_direct_response: rq_direct_response;
+}
+
+impl Hcm {
+    /// Whether a request is traced, and why.
+    pub fn count_tracing(&self, reason: TraceReason) {
+        if let Some(stats) = &self.router_stats {
+            stats.inc(match reason {
+                TraceReason::NotTraceable => RouterStats::tracing_not_traceable,
+                TraceReason::Sampling => RouterStats::tracing_random_sampling,
+                TraceReason::ServiceForced => RouterStats::tracing_service_forced,
+                TraceReason::ClientForced => RouterStats::tracing_client_enabled,
+            });
+        }
+    }
 }
 
 /// The rules for the head of a response, on its way out.

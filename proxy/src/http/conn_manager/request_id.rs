@@ -1,11 +1,13 @@
 //! `x-request-id`: a random UUID.
 
-use outrigger_config::ir::HcmConfig;
+use filter_api::RuntimeSnapshot;
+use outrigger_config::ir::{HcmConfig, TracingConfig};
 use outrigger_types::{HeaderValue, RequestHead, StreamInfo, names};
 
 /// Where Envoy writes into an id why a request is traced; `4`, which a random
 /// UUID has there, means that it is not.
 const TRACE_REASON: usize = 14;
+const NOT_TRACED: u8 = b'4';
 const UUID_LEN: usize = 36;
 
 /// Makes sure that there is an id. One that comes from outside is replaced
@@ -33,11 +35,97 @@ pub(super) fn apply(
             _ => head.headers.set(names::X_REQUEST_ID, new_id(random)),
         }
     }
+    note(head, info);
+}
+
+fn note(head: &RequestHead, info: &mut StreamInfo) {
     info.request_id = head
         .headers
         .get(&names::X_REQUEST_ID)
         .and_then(|id| std::str::from_utf8(id.as_bytes()).ok())
         .map(Into::into);
+}
+
+/// Writes into the id whether the request is traced, and why, as far as the shares in
+/// force say so.
+pub fn mark_traced(
+    head: &mut RequestHead,
+    info: &mut StreamInfo,
+    tracing: &TracingConfig,
+    runtime: &RuntimeSnapshot,
+    random: u64,
+) -> TraceReason {
+    let id = head.headers.get(&names::X_REQUEST_ID);
+    let Some((number, id)) = id.and_then(|id| Some((number_of(id.as_bytes())?, id))) else {
+        return TraceReason::NotTraceable;
+    };
+    let before = TraceReason::of(id.as_bytes()[TRACE_REASON]);
+    let mut reason = before;
+    if reason == TraceReason::NotTraceable {
+        if head.headers.contains(&names::X_CLIENT_TRACE_ID)
+            && tracing.client.resolve(runtime).picks(random)
+        {
+            reason = TraceReason::ClientForced;
+        } else if head.headers.contains(&names::X_ENVOY_FORCE_TRACE) {
+            reason = TraceReason::ServiceForced;
+        } else if tracing.random.resolve(runtime).picks(number) {
+            reason = TraceReason::Sampling;
+        }
+    }
+    if reason != TraceReason::NotTraceable && !tracing.overall.resolve(runtime).picks(number) {
+        reason = TraceReason::NotTraceable;
+    }
+    if reason != before {
+        let mut id = id.as_bytes().to_vec();
+        id[TRACE_REASON] = reason.digit();
+        if let Ok(id) = HeaderValue::from_maybe_shared(bytes::Bytes::from(id)) {
+            head.headers.set(names::X_REQUEST_ID, id);
+            note(head, info);
+        }
+    }
+    reason
+}
+
+/// Why a request is traced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TraceReason {
+    /// It is not.
+    NotTraceable,
+    /// It was drawn.
+    Sampling,
+    /// By `x-envoy-force-trace`.
+    ServiceForced,
+    /// By `x-client-trace-id`.
+    ClientForced,
+}
+
+impl TraceReason {
+    fn of(digit: u8) -> Self {
+        match digit {
+            b'9' => Self::Sampling,
+            b'a' => Self::ServiceForced,
+            b'b' => Self::ClientForced,
+            _ => Self::NotTraceable,
+        }
+    }
+
+    fn digit(self) -> u8 {
+        match self {
+            Self::NotTraceable => NOT_TRACED,
+            Self::Sampling => b'9',
+            Self::ServiceForced => b'a',
+            Self::ClientForced => b'b',
+        }
+    }
+}
+
+/// The number by which an id is sampled; none for what is no UUID.
+fn number_of(id: &[u8]) -> Option<u64> {
+    if id.len() != UUID_LEN {
+        return None;
+    }
+    let first = std::str::from_utf8(id.get(..8)?).ok()?;
+    Some(u64::from_str_radix(first, 16).ok()? % 10_000)
 }
 
 /// Two lines are one, as Envoy reads them.
@@ -52,11 +140,11 @@ fn join(head: &mut RequestHead) {
 
 /// The id without a reason to trace, if it had one.
 fn not_traced(id: &[u8]) -> Option<HeaderValue> {
-    if id.len() != UUID_LEN || id[TRACE_REASON] == b'4' {
+    if id.len() != UUID_LEN || id[TRACE_REASON] == NOT_TRACED {
         return None;
     }
     let mut id = id.to_vec();
-    id[TRACE_REASON] = b'4';
+    id[TRACE_REASON] = NOT_TRACED;
     HeaderValue::from_maybe_shared(bytes::Bytes::from(id)).ok()
 }
 

@@ -91,7 +91,7 @@ outrigger_stats::stat_set! {
 
 outrigger_stats::stat_set! {
     /// What an HCM that ends in a router counts beside, on one worker
-    /// (`http.<stat_prefix>.`). There is no tracing, and nothing counts it.
+    /// (`http.<stat_prefix>.`).
     pub struct RouterStats {
         counters {
             no_cluster,

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use filter_api::{LocalReply, Side};
+use filter_api::{LocalReply, Services, Side};
 use outrigger_config::ir::RouteActionConfig;
 use outrigger_types::{
     ConnectionInfo, HeaderValue, Method, Protocol, RequestHead, ResponseFlag, ResponseHead,
@@ -15,7 +15,7 @@ use super::timers::Timers;
 use super::upstream::Upstream;
 use super::{BodyEnd, Download, FilterChain, Stream, Upload};
 use crate::http::codec::ServerStream;
-use crate::http::conn_manager::{Hcm, local_reply, request};
+use crate::http::conn_manager::{Hcm, local_reply, request, request_id};
 use crate::router::matcher::RouteMatch;
 use crate::router::{redirect, strict};
 
@@ -102,6 +102,7 @@ impl Stream {
         if checked.is_ok() {
             self.remove_internal_only();
             self.routing.choose(&self.request, &mut self.info);
+            self.mark_traced();
         }
         self.chain.fill(&self.routing);
         if let Err(reply) = checked.and_then(|()| self.check_upgrade()) {
@@ -115,6 +116,16 @@ impl Stream {
         };
         self.act_on(verdict, Side::Decode);
         self.feed_router();
+    }
+
+    fn mark_traced(&mut self) {
+        if let Some(tracing) = &self.hcm.config.tracing {
+            let runtime = self.hcm.worker.runtime();
+            let random = self.routing.random;
+            let (request, info) = (&mut self.request, &mut self.info);
+            let reason = request_id::mark_traced(request, info, tracing, &runtime, random);
+            self.hcm.count_tracing(reason);
+        }
     }
 
     fn remove_internal_only(&mut self) {
