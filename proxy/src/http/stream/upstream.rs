@@ -200,6 +200,10 @@ impl Stream {
             .get_bytes(&names::X_ENVOY_UPSTREAM_ALT_STAT_NAME);
         self.upstream.alt_stat_name = alt.map(|name| String::from_utf8_lossy(name).into());
         strip_retry_headers(&mut self.request);
+        if matched.vhost.include_request_attempt_count {
+            let first = HeaderValue::from(1_u32);
+            (self.request.headers).set(names::X_ENVOY_ATTEMPT_COUNT, first);
+        }
         rewrite::request(
             &matched,
             forward,
@@ -362,12 +366,6 @@ impl Stream {
             return;
         };
         let mut head = target.head.clone();
-        if target.attempt_count_header {
-            head.headers.set(
-                names::X_ENVOY_ATTEMPT_COUNT,
-                HeaderValue::from(self.info.attempt_count),
-            );
-        }
         if self.info.attempt_count > 1 {
             self.announce_retry(&mut head);
         }
@@ -406,6 +404,12 @@ impl Stream {
         let Some(target) = &self.upstream.target else {
             return;
         };
+        if target.attempt_count_header {
+            head.headers.set(
+                names::X_ENVOY_ATTEMPT_COUNT,
+                HeaderValue::from(self.info.attempt_count),
+            );
+        }
         if target.timeout_retry_header {
             let after = if self.upstream.after_timeout {
                 "true"

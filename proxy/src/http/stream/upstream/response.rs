@@ -101,13 +101,14 @@ impl Stream {
         let Some(matched) = &self.routing.matched else {
             return;
         };
-        if matched.vhost.include_attempt_count_in_response {
+        rewrite::response(matched, head, &self.request, &self.info);
+        // A direct response is not an attempt.
+        if matched.vhost.include_attempt_count_in_response && self.info.attempt_count > 0 {
             head.headers.set(
                 names::X_ENVOY_ATTEMPT_COUNT,
                 HeaderValue::from(self.info.attempt_count),
             );
         }
-        rewrite::response(matched, head, &self.request, &self.info);
     }
 
     /// No other attempt can follow: the response goes downstream.
