@@ -42,8 +42,8 @@ impl Again {
     /// Both sides run on a machine with little to spare, where a few cases in a hundred may
     /// trip; more are a race in the product.
     const MOST: usize = 12;
-    /// As often as this such a case has to agree after that, in a row.
-    const TIMES: usize = 2;
+    /// Of as many runs after that two have to agree.
+    const TIMES: usize = 3;
 
     fn note(&self, case: &str) {
         if let Ok(mut cases) = self.0.lock() {
@@ -78,9 +78,14 @@ fn trials(binaries: &Binaries, again: &Again) -> Result<Vec<Trial>, String> {
             if let (None, Err(first)) = (&case.not_yet, &outcome) {
                 eprintln!("once more, after: {first}");
                 again.note(&name);
+                let mut agreed = 0;
                 for _ in 0..Again::TIMES {
-                    outcome = runtime.block_on(run::run(&case, &binaries));
-                    if outcome.is_err() {
+                    match runtime.block_on(run::run(&case, &binaries)) {
+                        Ok(()) => agreed += 1,
+                        differs => outcome = differs,
+                    }
+                    if agreed == 2 {
+                        outcome = Ok(());
                         break;
                     }
                 }

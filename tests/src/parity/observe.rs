@@ -48,7 +48,6 @@ const USUAL: &[&str] = &[
 
 /// Stats that say how bytes were cut and packed, not what was said.
 const UNSTEADY: &[&str] = &[
-    "*_bytes_total",
     "*_bytes_buffered",
     "*_bytes_active",
     "*pending_send_bytes",
@@ -60,6 +59,9 @@ const UNSTEADY: &[&str] = &[
     "*downstream_cx_drain_close",
     "*.http2.tx_flush_timeout",
 ];
+
+/// Stats that say how much it was, of which it is compared only whether there was any.
+const MOVED: &[&str] = &["*_bytes_total"];
 
 /// Whether `name` matches `pattern`, in which `*` stands for anything.
 #[must_use]
@@ -104,12 +106,13 @@ impl StatChoice {
         let usual = |name: &str| {
             USUAL.iter().any(|p| matches(p, name)) && !UNSTEADY.iter().any(|p| matches(p, name))
         };
+        let moved = |name: &str| MOVED.iter().any(|p| matches(p, name)) || any(&self.moved, name);
         let mut lines: Vec<String> = stats
             .iter()
             .filter(|(_, value)| self.zeros || *value > 0)
             .filter(|(name, _)| usual(name) || any(&self.more, name) || any(&self.moved, name))
             .filter(|(name, _)| !any(&self.unsteady, name))
-            .map(|(name, value)| match *value > 0 && any(&self.moved, name) {
+            .map(|(name, value)| match *value > 0 && moved(name) {
                 true => format!("{name}: more than 0"),
                 false => format!("{name}: {value}"),
             })
