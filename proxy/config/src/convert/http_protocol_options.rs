@@ -173,10 +173,9 @@ fn versions(options: parts::UpstreamProtocolOptions) -> Result<Versions> {
                 http2: http2_protocol_options,
             })
         }
-        // As in Envoy; with plain text alone there is no such transport socket.
         Mode::AutoConfig(_) => refuse(
             "auto_config",
-            "ALPN configured for a cluster which has a non-ALPN transport socket",
+            "choosing the version by ALPN is not supported yet",
         ),
     }
 }
