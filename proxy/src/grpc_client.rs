@@ -22,7 +22,7 @@ use crate::http::codec::{BodyEvent, HeadEvent, StreamError};
 use crate::server::worker::Worker;
 use crate::upstream::cluster::{Wanted, WorkerCluster};
 use crate::upstream::lb::LbContext;
-use crate::upstream::pool::{Acquire, UpstreamStream};
+use crate::upstream::pool::{Acquire, Speaks, UpstreamStream};
 use crate::upstream::stats::ClusterStats;
 
 /// A client of one cluster.
@@ -113,12 +113,12 @@ async fn start(cluster: &Arc<WorkerCluster>, head: RequestHead) -> Result<Upstre
         cluster.stats.inc(ClusterStats::upstream_cx_none_healthy);
         return Err(Status::unavailable("no healthy upstream"));
     };
-    let protocol = cluster.info.protocol(Protocol::Http2);
-    if protocol != Protocol::Http2 {
+    let speaks = cluster.info.speaks(Protocol::Http2);
+    if !matches!(speaks, Speaks::Http2 | Speaks::Agreed) {
         return Err(Status::internal("the cluster does not speak HTTP/2"));
     }
     let wanted = Wanted {
-        protocol: Some(protocol),
+        speaks,
         ..Wanted::default()
     };
     let attached = match cluster.acquire(&host, wanted) {

@@ -427,9 +427,9 @@ async fn call(
         .choose(&LbContext::default())
         .host
         .ok_or(CallError::NoHost)?;
-    let protocol = cluster.info.protocol(outrigger_types::Protocol::Http11);
+    let speaks = cluster.info.speaks(outrigger_types::Protocol::Http11);
     let wanted = Wanted {
-        protocol: Some(protocol),
+        speaks,
         ..Wanted::default()
     };
     let attached = match cluster.acquire(&host, wanted) {

@@ -16,7 +16,7 @@ use super::circuit_breaker::{BreakerGuard, CircuitBreaker, Kind};
 use super::code_stats::{CodeStats, Kind as CodeKind, labels};
 use super::host::Host;
 use super::lb::{Choice, LbContext, LoadBalancer};
-use super::pool::{Acquire, Pool};
+use super::pool::{Acquire, Pool, Speaks};
 use super::priority_set::PrioritySet;
 use super::stats::{ClusterStats, Http1CodecStats, Http2CodecStats};
 use crate::http::codec::{h1, h2};
@@ -108,14 +108,15 @@ impl ClusterInfo {
         self.config.http2.max_concurrent_streams
     }
 
-    /// The protocol to speak for a request that came in `downstream`.
-    pub fn protocol(&self, downstream: Protocol) -> Protocol {
+    /// What to speak for a request that came in `downstream`.
+    pub fn speaks(&self, downstream: Protocol) -> Speaks {
         match self.config.protocol {
-            UpstreamProtocolConfig::Http1 => Protocol::Http11,
-            UpstreamProtocolConfig::Http2 => Protocol::Http2,
+            UpstreamProtocolConfig::Http1 => Speaks::Http1,
+            UpstreamProtocolConfig::Http2 => Speaks::Http2,
+            UpstreamProtocolConfig::Auto => Speaks::Agreed,
             UpstreamProtocolConfig::Downstream => match downstream {
-                Protocol::Http2 => Protocol::Http2,
-                Protocol::Http10 | Protocol::Http11 => Protocol::Http11,
+                Protocol::Http2 => Speaks::Http2,
+                Protocol::Http10 | Protocol::Http11 => Speaks::Http1,
             },
         }
     }
@@ -175,8 +176,8 @@ pub enum Overload {
 pub struct Wanted<'a> {
     /// Whose circuit breakers count it.
     pub priority: RoutingPriority,
-    /// What it speaks; none for raw bytes.
-    pub protocol: Option<Protocol>,
+    /// What it speaks.
+    pub speaks: Speaks,
     /// The server that its TLS session was made with; none for whom the context names.
     pub server_name: Option<&'a Arc<str>>,
 }
@@ -187,7 +188,7 @@ struct PoolKey {
     /// The host by identity, not by address: one that was replaced gets new pools.
     host: usize,
     priority: RoutingPriority,
-    protocol: Option<Protocol>,
+    speaks: Speaks,
     server_name: Option<Arc<str>>,
 }
 
@@ -391,7 +392,7 @@ impl WorkerCluster {
         let key = PoolKey {
             host: identity(host),
             priority: wanted.priority,
-            protocol: wanted.protocol,
+            speaks: wanted.speaks,
             server_name: wanted.server_name.cloned(),
         };
         let mut pools = self.pools.lock();

@@ -14,7 +14,10 @@ use super::path::{Within, each, must_be_off, non_empty, optional, refuse, u32_or
 use super::structure::{metadata, structure};
 use super::tls::upstream_transport;
 use super::{ConvertContext, Converted, Result, check, defaults};
-use crate::ir::{ClusterConfig, TcpKeepalive, TrackedStats, TransportMatch};
+use crate::ir::{
+    ClusterConfig, TcpKeepalive, TrackedStats, TransportMatch, UpstreamProtocolConfig,
+    UpstreamTransport,
+};
 use crate::pb::envoy::config::cluster::v3 as pb;
 use crate::pb::envoy::config::core::v3 as core;
 use crate::pb::google::protobuf as wkt;
@@ -117,6 +120,12 @@ fn convert(message: pb::Cluster) -> Result<ClusterConfig> {
         typed: load_balancing_policy,
         common: &mut lb_common,
     })?;
+    let transport = optional("transport_socket", socket, upstream_transport)?.unwrap_or_default();
+    if options.protocol == UpstreamProtocolConfig::Auto && transport == UpstreamTransport::Raw {
+        let reason =
+            "auto_config: ALPN configured for a cluster which has a non-ALPN transport socket";
+        return refuse("typed_extension_protocol_options", reason);
+    }
     Ok(ClusterConfig {
         discovery: discovery(
             &name,
@@ -141,7 +150,7 @@ fn convert(message: pb::Cluster) -> Result<ClusterConfig> {
         http1: options.http1,
         http2: options.http2,
         auto_sni: options.auto_sni,
-        transport: optional("transport_socket", socket, upstream_transport)?.unwrap_or_default(),
+        transport,
         transport_matches: each(
             "transport_socket_matches",
             transport_socket_matches,

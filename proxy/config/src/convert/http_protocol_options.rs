@@ -173,10 +173,20 @@ fn versions(options: parts::UpstreamProtocolOptions) -> Result<Versions> {
                 http2: http2_protocol_options,
             })
         }
-        Mode::AutoConfig(_) => refuse(
-            "auto_config",
-            "choosing the version by ALPN is not supported yet",
-        ),
+        Mode::AutoConfig(message) => {
+            let parts::AutoHttpConfig {
+                http_protocol_options,
+                http2_protocol_options,
+                http3_protocol_options: _,
+                alternate_protocols_cache_options: _,
+            } = message;
+            Ok(Versions {
+                mode: "auto_config",
+                protocol: UpstreamProtocolConfig::Auto,
+                http1: http_protocol_options,
+                http2: http2_protocol_options,
+            })
+        }
     }
 }
 

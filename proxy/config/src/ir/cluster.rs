@@ -228,6 +228,8 @@ pub enum UpstreamProtocolConfig {
     Http2,
     /// The downstream's (`use_downstream_protocol_config`).
     Downstream,
+    /// What the TLS handshake agrees on; HTTP/1.1 where it agrees on nothing.
+    Auto,
 }
 
 /// Keep-alive of a TCP socket; none leaves the kernel's value.

@@ -29,7 +29,7 @@ use crate::upstream::cluster::{Overload, Wanted, WorkerCluster};
 use crate::upstream::facts::{note_cluster, note_connection, note_host};
 use crate::upstream::host::Host;
 use crate::upstream::lb::LbContext;
-use crate::upstream::pool::{Acquire, Attached, PendingStream, UpstreamStream};
+use crate::upstream::pool::{Acquire, Attached, PendingStream, Speaks, UpstreamStream};
 use crate::upstream::stats::ClusterStats;
 
 /// What the router knows of the way upstream.
@@ -72,8 +72,7 @@ pub(super) struct Upstream {
 struct Target {
     cluster: Arc<WorkerCluster>,
     priority: RoutingPriority,
-    /// None for the raw bytes of a tunnel.
-    protocol: Option<Protocol>,
+    speaks: Speaks,
     /// The server that TLS is spoken with, where the request chooses it.
     server_name: Option<Arc<str>>,
     head: RequestHead,
@@ -227,7 +226,10 @@ impl Stream {
         let terminates = forward.terminates_connect && self.request.method == Method::CONNECT;
         self.upstream.target = Some(Target {
             priority: forward.priority,
-            protocol: (!terminates).then(|| cluster.info.protocol(downstream)),
+            speaks: match terminates {
+                true => Speaks::Raw,
+                false => cluster.info.speaks(downstream),
+            },
             server_name,
             head: self.request.clone(),
             attempt_count_header: matched.vhost.include_request_attempt_count,
@@ -323,7 +325,7 @@ impl Stream {
         let server_name = target.server_name.clone();
         let wanted = Wanted {
             priority: target.priority,
-            protocol: target.protocol,
+            speaks: target.speaks,
             server_name: server_name.as_ref(),
         };
         self.info.attempt_count += 1;

@@ -6,10 +6,10 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use outrigger_types::{Protocol, ResetReason};
+use outrigger_types::{Protocol, ResetReason, TlsInfo};
 use tokio::time::{Instant as TimerInstant, sleep_until};
 
-use super::{ConnectionMeta, OpenH2, Pool, PooledH1, millis_since, secure};
+use super::{ConnectionMeta, OpenH2, Pool, PooledH1, Speaks, millis_since, secure};
 use crate::http::codec::{h1, h2};
 use crate::http::codec_stats::CodecStats;
 use crate::network::io::Io;
@@ -28,9 +28,13 @@ pub(super) async fn run(pool: Arc<Pool>, cluster: Arc<WorkerCluster>, mut meta: 
                 ClusterStats::upstream_cx_connect_ms,
                 millis_since(meta.connect_start),
             );
-            meta.connected(io.local_address().ok(), remote, tls);
+            let protocol = match pool.speaks {
+                Speaks::Agreed => Some(agreed(tls.as_deref())),
+                known => known.protocol(),
+            };
+            meta.connected(io.local_address().ok(), remote, tls, protocol);
             let meta = Arc::new(meta);
-            match pool.protocol {
+            match protocol {
                 Some(Protocol::Http2) => drive_h2(&pool, &cluster, io, meta).await,
                 None | Some(Protocol::Http10 | Protocol::Http11) => {
                     offer_h1(&pool, &cluster, io, meta);
@@ -51,6 +55,14 @@ pub(super) async fn run(pool: Arc<Pool>, cluster: Arc<WorkerCluster>, mut meta: 
     }
 }
 
+/// The version that the handshake agreed on.
+fn agreed(tls: Option<&TlsInfo>) -> Protocol {
+    match tls.map(|tls| &*tls.alpn) {
+        Some(b"h2") => Protocol::Http2,
+        _ => Protocol::Http11,
+    }
+}
+
 fn fail(pool: &Arc<Pool>, cluster: &WorkerCluster, reason: ResetReason, why: &str) {
     cluster.stats.inc(ClusterStats::upstream_cx_connect_fail);
     pool.host
@@ -62,7 +74,7 @@ fn fail(pool: &Arc<Pool>, cluster: &WorkerCluster, reason: ResetReason, why: &st
 }
 
 fn offer_h1(pool: &Arc<Pool>, cluster: &Arc<WorkerCluster>, io: Io, meta: Arc<ConnectionMeta>) {
-    if pool.protocol.is_some() {
+    if meta.protocol.is_some() {
         // As in Envoy the names are there with the first connection.
         cluster.http1_stats();
     }
@@ -207,6 +219,7 @@ impl Pool {
         let draining = {
             let mut inner = self.inner.lock();
             inner.connecting -= 1;
+            inner.agreed_h2 = true;
             inner.open.push(OpenH2 {
                 handle,
                 meta: meta.clone(),

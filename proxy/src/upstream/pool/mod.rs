@@ -82,12 +82,36 @@ pub enum Acquire {
     NoPool,
 }
 
+/// What the connections of a pool speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Speaks {
+    /// Raw bytes: the tunnels of CONNECT, and TCP.
+    #[default]
+    Raw,
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// What the TLS handshake agrees on; HTTP/1.1 where it agrees on nothing.
+    Agreed,
+}
+
+impl Speaks {
+    /// The version of HTTP, where it is known before there is a connection.
+    fn protocol(self) -> Option<Protocol> {
+        match self {
+            Self::Raw | Self::Agreed => None,
+            Self::Http1 => Some(Protocol::Http11),
+            Self::Http2 => Some(Protocol::Http2),
+        }
+    }
+}
+
 /// Connections to one host.
 pub struct Pool {
     cluster: Weak<WorkerCluster>,
     host: Arc<Host>,
-    /// None carries raw bytes: the tunnels of CONNECT.
-    protocol: Option<Protocol>,
+    speaks: Speaks,
     /// The server that TLS sessions are made with; none for whom the context names.
     server_name: Option<Arc<str>>,
     breaker: Arc<CircuitBreaker>,
@@ -105,6 +129,8 @@ struct Inner {
     busy: u32,
     pending: VecDeque<PendingEntry>,
     next_id: u64,
+    /// A handshake has agreed on HTTP/2.
+    agreed_h2: bool,
     /// The host is gone: give nothing back to the pool.
     draining: bool,
     sweeper: idle::SweeperState,
@@ -124,7 +150,7 @@ impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pool")
             .field("host", &self.host.address)
-            .field("protocol", &self.protocol)
+            .field("speaks", &self.speaks)
             .finish()
     }
 }
@@ -135,7 +161,7 @@ impl Pool {
         Arc::new(Self {
             cluster: Arc::downgrade(cluster),
             host,
-            protocol: wanted.protocol,
+            speaks: wanted.speaks,
             server_name: wanted.server_name.cloned(),
             breaker: cluster.info.breaker(wanted.priority).clone(),
             inner: Mutex::default(),
@@ -248,28 +274,23 @@ impl Pool {
     /// A connection that has room now.
     fn take_ready(self: &Arc<Self>) -> Option<AttachedConnection> {
         let mut inner = self.inner.lock();
-        match self.protocol {
-            Some(Protocol::Http2) => {
-                if inner.open.iter().any(|c| c.handle.is_draining()) {
-                    inner.open.retain(|c| !c.handle.is_draining());
-                }
-                let at = inner
-                    .open
-                    .iter()
-                    .position(|c| c.meta.active() < c.limit())?;
-                let slot = self.slot(&mut inner, at);
-                Some(AttachedConnection::H2(slot))
+        if matches!(self.speaks, Speaks::Http2 | Speaks::Agreed) {
+            if inner.open.iter().any(|c| c.handle.is_draining()) {
+                inner.open.retain(|c| !c.handle.is_draining());
             }
-            None | Some(Protocol::Http10 | Protocol::Http11) => {
-                while let Some(idle) = inner.idle.pop() {
-                    if let Some(ready) = idle.check() {
-                        inner.busy += 1;
-                        return Some(AttachedConnection::H1(ready));
-                    }
-                }
-                None
+            let has_room = |c: &OpenH2| c.meta.active() < c.limit();
+            if let Some(at) = inner.open.iter().position(has_room) {
+                let slot = self.slot(&mut inner, at);
+                return Some(AttachedConnection::H2(slot));
             }
         }
+        while let Some(idle) = inner.idle.pop() {
+            if let Some(ready) = idle.check() {
+                inner.busy += 1;
+                return Some(AttachedConnection::H1(ready));
+            }
+        }
+        None
     }
 
     /// Takes a place on the connection at `at`; one that has used up its
@@ -300,9 +321,14 @@ impl Pool {
         loop {
             let guard = {
                 let mut inner = self.inner.lock();
-                let per_connection = match self.protocol {
-                    Some(Protocol::Http2) => cluster.info.streams_per_connection() as usize,
-                    None | Some(Protocol::Http10 | Protocol::Http11) => 1,
+                let many = match self.speaks {
+                    Speaks::Http2 => true,
+                    Speaks::Agreed => inner.agreed_h2,
+                    Speaks::Raw | Speaks::Http1 => false,
+                };
+                let per_connection = match many {
+                    true => cluster.info.streams_per_connection() as usize,
+                    false => 1,
                 };
                 if inner.pending.len() <= inner.connecting as usize * per_connection {
                     return;
@@ -321,7 +347,7 @@ impl Pool {
                 guard
             };
             // It counts before it is begun, so that the next one sees it.
-            let meta = ConnectionMeta::new(cluster, &self.host, self.protocol, guard);
+            let meta = ConnectionMeta::new(cluster, &self.host, self.speaks.protocol(), guard);
             tokio::spawn(connect::run(self.clone(), cluster.clone(), meta));
         }
     }

@@ -3,9 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
-use outrigger_types::{Address, Protocol, TlsInfo};
+use outrigger_types::{Address, TlsInfo};
 
-use super::{Pool, dial};
+use super::{Pool, Speaks, dial};
 use crate::network::io::Io;
 use crate::network::tls::{ClientContext, ConnectOptions, ContextStats};
 use crate::network::transport_socket::UpstreamSocket;
@@ -59,7 +59,7 @@ async fn handshake(
             .common
             .alpn
             .is_empty()
-            .then(|| fallback_alpn(pool.protocol))
+            .then(|| fallback_alpn(pool.speaks))
             .flatten(),
         sni: pool.server_name.clone(),
         names_server: pool.server_name.is_some() && cluster.info.validates_name(),
@@ -77,13 +77,15 @@ async fn handshake(
     }
 }
 
-/// What is offered where the context names no protocol: the one that the pool speaks.
-fn fallback_alpn(protocol: Option<Protocol>) -> Option<Arc<[Box<[u8]>]>> {
-    let name: &[u8] = match protocol? {
-        Protocol::Http2 => b"h2",
-        Protocol::Http10 | Protocol::Http11 => b"http/1.1",
+/// What is offered where the context names no protocol: what the pool can speak.
+fn fallback_alpn(speaks: Speaks) -> Option<Arc<[Box<[u8]>]>> {
+    let names: &[&[u8]] = match speaks {
+        Speaks::Raw => return None,
+        Speaks::Http1 => &[b"http/1.1"],
+        Speaks::Http2 => &[b"h2"],
+        Speaks::Agreed => &[b"h2", b"http/1.1"],
     };
-    Some(Arc::new([name.into()]))
+    Some(names.iter().map(|name| Box::from(*name)).collect())
 }
 
 /// The system's words for an error, as Envoy quotes them.

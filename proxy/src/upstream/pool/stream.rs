@@ -61,11 +61,7 @@ impl ConnectionMeta {
     ) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         cluster.stats.inc(ClusterStats::upstream_cx_total);
-        match protocol {
-            Some(Protocol::Http2) => cluster.stats.inc(ClusterStats::upstream_cx_http2_total),
-            Some(_) => cluster.stats.inc(ClusterStats::upstream_cx_http1_total),
-            None => {}
-        }
+        count_version(cluster, protocol);
         cluster.stats.gauge_inc(ClusterStats::upstream_cx_active);
         host.stats.cx_active.fetch_add(1, Ordering::Relaxed);
         host.stats.cx_total.fetch_add(1, Ordering::Relaxed);
@@ -95,13 +91,20 @@ impl ConnectionMeta {
         }
     }
 
-    /// The connection is made, between these ends.
+    /// The connection is made, between these ends, and speaks this.
     pub(super) fn connected(
         &mut self,
         local: Option<Address>,
         remote: Address,
         tls: Option<Arc<TlsInfo>>,
+        protocol: Option<Protocol>,
     ) {
+        if self.protocol != protocol {
+            self.protocol = protocol;
+            count_version(&self.cluster, protocol);
+            // As in Envoy it counts again once its version is known.
+            self.cluster.stats.inc(ClusterStats::upstream_cx_total);
+        }
         self.local = local;
         self.remote = remote;
         self.tls = tls;
@@ -192,6 +195,15 @@ impl ConnectionMeta {
         self.closed_by_peer.store(by_peer, Ordering::Relaxed);
         self.closed_while_active
             .store(self.active() > 0, Ordering::Relaxed);
+    }
+}
+
+/// Counts a connection for the version of HTTP that it speaks.
+fn count_version(cluster: &WorkerCluster, protocol: Option<Protocol>) {
+    match protocol {
+        Some(Protocol::Http2) => cluster.stats.inc(ClusterStats::upstream_cx_http2_total),
+        Some(_) => cluster.stats.inc(ClusterStats::upstream_cx_http1_total),
+        None => {}
     }
 }
 
