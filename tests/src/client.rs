@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ use crate::values::{Fields, Payload, Span};
 pub struct Request {
     /// Listener to connect to, `a` when unset.
     pub to: Option<String>,
+    /// Connects to it at `::1`, not at 127.0.0.1.
+    pub ipv6: bool,
     /// Name of a connection to share; a connection of its own when unset.
     pub conn: Option<String>,
     /// Method: `GET`, or `POST` when there is a body.
@@ -120,15 +122,15 @@ struct H1 {
 const GIVE_UP: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_millis(40);
 
-async fn connect(port: u16) -> io::Result<TcpStream> {
-    let socket = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
+async fn connect(at: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpStream::connect(at).await?;
     socket.set_nodelay(true)?;
     Ok(socket)
 }
 
 impl H1 {
-    async fn open(port: u16) -> io::Result<Self> {
-        let (read, writer) = connect(port).await?.into_split();
+    async fn open(at: SocketAddr) -> io::Result<Self> {
+        let (read, writer) = connect(at).await?.into_split();
         Ok(Self {
             reader: Reader::new(read),
             writer,
@@ -139,10 +141,14 @@ impl H1 {
 impl Connections {
     /// Sends a request to `port` and waits for its answer and its aftermath.
     pub async fn send(&self, kind: Kind, request: &Request, port: u16) -> Answer {
+        let at = match request.ipv6 {
+            true => SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
+            false => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        };
         let sent = match kind {
-            Kind::H1 => self.send_h1(request, port).await,
-            Kind::H2 => self.send_h2(request, port).await,
-            Kind::Raw => send_raw(request, port).await,
+            Kind::H1 => self.send_h1(request, at).await,
+            Kind::H2 => self.send_h2(request, at).await,
+            Kind::Raw => send_raw(request, at).await,
         };
         sent.unwrap_or_else(|e| Answer {
             fate: format!("failed: {}", h1::describe(&e)),
@@ -161,9 +167,9 @@ impl Connections {
         named.clear();
     }
 
-    async fn send_h1(&self, request: &Request, port: u16) -> io::Result<Answer> {
+    async fn send_h1(&self, request: &Request, at: SocketAddr) -> io::Result<Answer> {
         let Some(name) = &request.conn else {
-            return Ok(exchange_h1(H1::open(port).await?, request).await.0);
+            return Ok(exchange_h1(H1::open(at).await?, request).await.0);
         };
         let slot = {
             let mut named = self.named.lock().await;
@@ -176,21 +182,21 @@ impl Connections {
         let mut slot = slot.lock().await;
         let conn = match slot.take() {
             Some(conn) => conn,
-            None => H1::open(port).await?,
+            None => H1::open(at).await?,
         };
         let (answer, conn) = exchange_h1(conn, request).await;
         *slot = conn;
         Ok(answer)
     }
 
-    async fn send_h2(&self, request: &Request, port: u16) -> io::Result<Answer> {
+    async fn send_h2(&self, request: &Request, at: SocketAddr) -> io::Result<Answer> {
         let options = Options {
             server: false,
             settings: request.settings.clone(),
             hold_windows: request.hold_windows,
         };
         let Some(name) = &request.conn else {
-            let conn = Conn::start(connect(port).await?, options).await?;
+            let conn = Conn::start(connect(at).await?, options).await?;
             let answer = exchange_h2(&conn, request).await;
             conn.shut().await;
             return answer;
@@ -202,7 +208,7 @@ impl Connections {
                 return Err(io::Error::other("an HTTP/1 connection has this name"));
             }
             None => {
-                let conn = Conn::start(connect(port).await?, options).await?;
+                let conn = Conn::start(connect(at).await?, options).await?;
                 named.insert(name.clone(), Named::H2(conn.clone()));
                 conn
             }
@@ -368,8 +374,8 @@ async fn exchange_h2(conn: &Conn, request: &Request) -> io::Result<Answer> {
 }
 
 /// Sends bytes and collects what comes until the connection ends or `give_up` (300 ms) passes.
-async fn send_raw(request: &Request, port: u16) -> io::Result<Answer> {
-    let mut conn = H1::open(port).await?;
+async fn send_raw(request: &Request, at: SocketAddr) -> io::Result<Answer> {
+    let mut conn = H1::open(at).await?;
     let exchange = Exchange::new();
     if let Some(body) = &request.body {
         conn.writer.write_all(&body.0).await?;
