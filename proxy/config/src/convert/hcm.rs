@@ -1,6 +1,7 @@
 //! The HTTP connection manager.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use filter_api::{FractionalPercent, RuntimeFraction};
 
@@ -11,8 +12,8 @@ use super::filters::filters;
 use super::local_reply::local_reply;
 use super::matcher::percent;
 use super::path::{
-    Within, bool_or, duration_or, each, non_empty, optional, refuse, required, timeout_or, u32_or,
-    unknown_enum,
+    Within, bool_or, duration, duration_or, each, non_empty, optional, refuse, required,
+    timeout_or, u32_or, unknown_enum,
 };
 use super::route::{Origin, table};
 use super::source::required_source;
@@ -54,7 +55,7 @@ pub(super) fn hcm(
         drain_timeout_jitter: _,
         delayed_close_timeout,
         access_log,
-        access_log_flush_interval: _,
+        access_log_flush_interval,
         flush_access_log_on_new_request,
         access_log_options,
         use_remote_address,
@@ -104,6 +105,14 @@ pub(super) fn hcm(
     }
     let (internal_addresses, internal_unix_sockets) = internal(internal_address_config)?;
     let marks = request_id(request_id_extension)?;
+    let options = match access_log_options {
+        Some(options) => log_options(options).within("access_log_options")?,
+        None => LogOptions {
+            on_new_request: flush_access_log_on_new_request,
+            on_tunnel: false,
+            interval: duration("access_log_flush_interval", access_log_flush_interval)?,
+        },
+    };
     Ok(HcmConfig {
         codec,
         stat_prefix,
@@ -164,8 +173,9 @@ pub(super) fn hcm(
         strip_trailing_host_dot,
         tracing: optional("tracing", tracing, sampling)?.filter(|_| marks),
         local_reply: local_reply(local_reply_config).within("local_reply_config")?,
-        flush_access_log_on_new_request: flush_access_log_on_new_request
-            || access_log_options.is_some_and(logs_new_requests),
+        flush_access_log_on_new_request: options.on_new_request,
+        flush_access_log_on_tunnel: options.on_tunnel,
+        access_log_flush_interval: options.interval,
         append_x_forwarded_port,
     })
 }
@@ -403,12 +413,22 @@ fn strip_port(matching: bool, mode: Option<parts::StripPortMode>) -> Result<Stri
     }
 }
 
-/// Whether requests are logged when they come too.
-fn logs_new_requests(message: parts::HcmAccessLogOptions) -> bool {
+/// When streams are logged beside at their end.
+struct LogOptions {
+    on_new_request: bool,
+    on_tunnel: bool,
+    interval: Option<Duration>,
+}
+
+fn log_options(message: parts::HcmAccessLogOptions) -> Result<LogOptions> {
     let parts::HcmAccessLogOptions {
-        access_log_flush_interval: _,
+        access_log_flush_interval,
         flush_access_log_on_new_request,
-        flush_log_on_tunnel_successfully_established: _,
+        flush_log_on_tunnel_successfully_established,
     } = message;
-    flush_access_log_on_new_request
+    Ok(LogOptions {
+        on_new_request: flush_access_log_on_new_request,
+        on_tunnel: flush_log_on_tunnel_successfully_established,
+        interval: duration("access_log_flush_interval", access_log_flush_interval)?,
+    })
 }

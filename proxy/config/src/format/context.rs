@@ -22,6 +22,8 @@ pub enum AccessLogType {
     DownstreamPeriodic,
     /// The end of an HTTP stream.
     DownstreamEnd,
+    /// A tunnel of an HTTP stream is there.
+    DownstreamTunnelSuccessfullyEstablished,
 }
 
 impl AccessLogType {
@@ -36,6 +38,9 @@ impl AccessLogType {
             Self::DownstreamStart => "DownstreamStart",
             Self::DownstreamPeriodic => "DownstreamPeriodic",
             Self::DownstreamEnd => "DownstreamEnd",
+            Self::DownstreamTunnelSuccessfullyEstablished => {
+                "DownstreamTunnelSuccessfullyEstablished"
+            }
         }
     }
 }

@@ -104,6 +104,10 @@ pub struct HcmConfig {
     pub local_reply: LocalReplyConfig,
     /// Log when the stream begins too.
     pub flush_access_log_on_new_request: bool,
+    /// Log a tunnel when it is there, too.
+    pub flush_access_log_on_tunnel: bool,
+    /// How often an open stream is logged; none for never.
+    pub access_log_flush_interval: Option<Duration>,
     /// Append `x-forwarded-port`.
     pub append_x_forwarded_port: bool,
 }

@@ -1,9 +1,11 @@
 //! The end of a stream: filters are told, then stats and access logs are
 //! written.
 
+use std::time::Instant;
+
 use outrigger_config::format::{AccessLogType, FormatContext};
 
-use outrigger_types::names;
+use outrigger_types::{StatusCode, names};
 
 use super::Stream;
 use crate::http::codec::ByteCounts;
@@ -72,6 +74,25 @@ impl Stream {
     pub(super) fn log_start(&self) {
         if self.hcm.config.flush_access_log_on_new_request {
             self.log(AccessLogType::DownstreamStart);
+        }
+    }
+
+    /// Logs a stream that goes on, and says when to do so again.
+    pub(super) fn report(&mut self) {
+        self.log(AccessLogType::DownstreamPeriodic);
+        let interval = self.hcm.config.access_log_flush_interval;
+        self.timers.report = interval.map(|interval| Instant::now() + interval);
+    }
+
+    /// Logs a tunnel whose acceptance has just gone out, where the configuration wants that.
+    pub(super) fn log_tunnel(&self) {
+        let status = self.response.as_ref().map(|head| head.status);
+        let accepted = match self.request.protocol {
+            Some(_) => status == Some(StatusCode::SWITCHING_PROTOCOLS),
+            None => status.is_some_and(|status| status.is_success()),
+        };
+        if self.hcm.config.flush_access_log_on_tunnel && self.upgrade && accepted {
+            self.log(AccessLogType::DownstreamTunnelSuccessfullyEstablished);
         }
     }
 

@@ -134,6 +134,7 @@ impl Stream {
         }
         let sent = self.down.send_head(head, ends);
         self.download.head_sent = true;
+        self.log_tunnel();
         match sent {
             Err(error) => self.on_downstream_reset(&error),
             Ok(()) if ends => {

@@ -56,6 +56,7 @@ impl Stream {
         timers.idle = config.stream_idle_timeout;
         timers.touch(info.start);
         timers.request = config.request_timeout.map(|d| info.start + d);
+        timers.report = config.access_log_flush_interval.map(|d| info.start + d);
         timers.max_duration = config
             .common_http
             .max_stream_duration

@@ -239,6 +239,7 @@ impl Stream {
             Fired::PerTry | Fired::PerTryIdle => self.on_per_try_timeout(fired),
             Fired::AttemptLife => self.on_attempt_life(),
             Fired::BackOff => self.retry_now(),
+            Fired::Report => self.report(),
         }
     }
 

@@ -28,6 +28,8 @@ pub enum Fired {
     AttemptLife,
     /// The back-off before a retry.
     BackOff,
+    /// The stream is to be logged.
+    Report,
 }
 
 /// Deadlines; none where the timeout is off or not running.
@@ -50,6 +52,8 @@ pub struct Timers {
     pub attempt_life: Option<Instant>,
     /// When to retry.
     pub back_off: Option<Instant>,
+    /// When to log the stream.
+    pub report: Option<Instant>,
     last_activity: Option<Instant>,
     last_upstream_activity: Option<Instant>,
     sleep: Option<Pin<Box<Sleep>>>,
@@ -81,7 +85,7 @@ impl Timers {
     }
 
     /// Those that end more come before those that end less, where several have passed.
-    fn deadlines(&self) -> [(Fired, Option<Instant>); 8] {
+    fn deadlines(&self) -> [(Fired, Option<Instant>); 9] {
         let after = |since: Option<Instant>, pause: Option<Duration>| Some(since? + pause?);
         [
             (Fired::Global, self.global),
@@ -95,6 +99,7 @@ impl Timers {
             ),
             (Fired::Request, self.request),
             (Fired::Idle, after(self.last_activity, self.idle)),
+            (Fired::Report, self.report),
         ]
     }
 
@@ -149,6 +154,7 @@ impl Timers {
             Fired::PerTryIdle => self.per_try_idle = None,
             Fired::AttemptLife => self.attempt_life = None,
             Fired::BackOff => self.back_off = None,
+            Fired::Report => self.report = None,
         }
     }
 }
