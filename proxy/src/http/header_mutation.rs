@@ -9,7 +9,7 @@
 use http::{HeaderName, HeaderValue};
 use outrigger_config::format::{Format, FormatContext};
 use outrigger_config::ir::{AppendAction, HeaderAdd, HeaderMutations};
-use outrigger_types::{HeaderKey, Headers, RequestHead, ResponseHead, StreamInfo};
+use outrigger_types::{HeadKind, HeaderKey, Headers, RequestHead, ResponseHead, StreamInfo};
 use smallvec::SmallVec;
 
 /// Applies a set to the head of a request.
@@ -28,7 +28,7 @@ pub fn apply_to_request(mutations: &HeaderMutations, head: &mut RequestHead, inf
         };
         Changes::work_out(mutations, &head.headers, &context)
     };
-    changes.make(&mut head.headers);
+    changes.make(&mut head.headers, HeadKind::Request);
 }
 
 /// Applies a set to the head of a response; values may read the request too.
@@ -52,7 +52,7 @@ pub fn apply_to_response(
         };
         Changes::work_out(mutations, &head.headers, &context)
     };
-    changes.make(&mut head.headers);
+    changes.make(&mut head.headers, HeadKind::Response);
 }
 
 fn remove(mutations: &HeaderMutations, headers: &mut Headers) {
@@ -99,14 +99,18 @@ impl Changes {
     }
 
     /// A field that is replaced goes to the end, as in Envoy.
-    fn make(self, headers: &mut Headers) {
+    fn make(self, headers: &mut Headers, kind: HeadKind) {
         for (name, value) in self.replace {
             headers.remove(&name);
             headers.append(name, value);
         }
+        if self.append.is_empty() {
+            return;
+        }
         for (name, value) in self.append {
             headers.append(name, value);
         }
+        headers.join_singles(kind);
     }
 }
 

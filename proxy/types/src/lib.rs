@@ -12,6 +12,7 @@ mod head;
 mod headers;
 mod metadata;
 mod reset;
+mod single;
 mod stream_info;
 mod tls;
 
@@ -24,5 +25,6 @@ pub use headers::{Headers, NameRef, names};
 pub use http::{HeaderName, HeaderValue, Method, StatusCode};
 pub use metadata::{Metadata, MetadataValue};
 pub use reset::ResetReason;
+pub use single::HeadKind;
 pub use stream_info::{ConnectionInfo, Details, StreamInfo, StreamTimes, UpstreamInfo, details};
 pub use tls::{Certificate, SanKind, TlsInfo};

@@ -19,7 +19,6 @@ pub(super) fn apply(
     edge: bool,
     random: u64,
 ) {
-    join(head);
     let old = head
         .headers
         .get(&names::X_REQUEST_ID)
@@ -126,16 +125,6 @@ fn number_of(id: &[u8]) -> Option<u64> {
     }
     let first = std::str::from_utf8(id.get(..8)?).ok()?;
     Some(u64::from_str_radix(first, 16).ok()? % 10_000)
-}
-
-/// Two lines are one, as Envoy reads them.
-fn join(head: &mut RequestHead) {
-    let joined = head.headers.joined(&names::X_REQUEST_ID);
-    if let Some(std::borrow::Cow::Owned(all)) = joined
-        && let Ok(all) = HeaderValue::from_bytes(&all)
-    {
-        head.headers.set(names::X_REQUEST_ID, all);
-    }
 }
 
 /// The id without a reason to trace, if it had one.

@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, Method};
-use outrigger_types::{Headers, Protocol, RequestHead, ResponseHead, Scheme, StatusCode, names};
+use outrigger_types::{
+    HeadKind, Headers, Protocol, RequestHead, ResponseHead, Scheme, StatusCode, names,
+};
 use smallvec::SmallVec;
 
 use super::body::Framing;
@@ -188,6 +190,7 @@ fn build_request(
         framings.note(&name, &value)?;
         head.headers.append(name, checked(value)?);
     }
+    head.headers.join_singles(HeadKind::Request);
     if count - dropped as usize > options.max_headers_count {
         return Err(H1Error::TOO_MANY);
     }
@@ -384,6 +387,7 @@ fn build_response(
         framings.note(&name, &value)?;
         head.headers.append(name, checked(value)?);
     }
+    head.headers.join_singles(HeadKind::Response);
     framings.settle(&mut head.headers, options)?;
     let keep_alive = framings.keeps_alive(layout.minor);
     let framing = response_framing(&mut head, &framings, asked)?;

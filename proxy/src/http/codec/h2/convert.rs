@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use h2::{Reason, ext};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
-use outrigger_types::{Headers, RequestHead, ResponseHead, Scheme, names};
+use outrigger_types::{HeadKind, Headers, RequestHead, ResponseHead, Scheme, names};
 
 use crate::http::codec::StreamError;
 
@@ -67,6 +67,7 @@ pub(super) fn request_in<T>(request: Request<T>) -> (RequestHead, T) {
             .get_or_insert_with(|| Bytes::copy_from_slice(host.as_bytes()));
     }
     join_cookies(&mut head.headers);
+    head.headers.join_singles(HeadKind::Request);
     (head, body)
 }
 
@@ -139,10 +140,11 @@ fn scheme_out(scheme: &Scheme) -> Result<http::uri::Scheme, StreamError> {
 /// A response that came in.
 pub(super) fn response_in<T>(response: Response<T>) -> (ResponseHead, T) {
     let (parts, body) = response.into_parts();
-    let head = ResponseHead {
+    let mut head = ResponseHead {
         status: parts.status,
         headers: headers_in(parts.headers),
     };
+    head.headers.join_singles(HeadKind::Response);
     (head, body)
 }
 
