@@ -144,6 +144,7 @@ fn stream() -> StreamInfo {
         id: 1,
         local: address.clone(),
         direct_local: address.clone(),
+        local_restored: false,
         remote: address.clone(),
         direct_remote: address,
         requested_server_name: "".into(),

@@ -121,6 +121,7 @@ fn stream_info() -> StreamInfo {
         id: 1,
         local: address.clone(),
         direct_local: address.clone(),
+        local_restored: false,
         remote: address.clone(),
         direct_remote: address,
         requested_server_name: "".into(),

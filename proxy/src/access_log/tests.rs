@@ -14,6 +14,7 @@ pub(super) fn info() -> StreamInfo {
         id: 1,
         local: address.clone(),
         direct_local: address.clone(),
+        local_restored: false,
         remote: address.clone(),
         direct_remote: address,
         requested_server_name: "".into(),

@@ -156,6 +156,7 @@ mod tests {
             id: 1,
             local: address.clone(),
             direct_local: address.clone(),
+            local_restored: false,
             remote: address.clone(),
             direct_remote: address,
             requested_server_name: "".into(),

@@ -541,6 +541,7 @@ fn connection_info(
     ConnectionInfo {
         id: next_connection_id(),
         direct_local: local.clone(),
+        local_restored: false,
         local,
         direct_remote: remote.clone(),
         remote,

@@ -254,6 +254,10 @@ impl Main {
                     self.settings.store.flush();
                 }
                 () = sleep_until(stop_at) => self.end_drain(),
+                () = sleep_until(self.snapshot.next_clean_up()) => {
+                    self.snapshot.clean_up(Instant::now());
+                    self.snapshot.publish();
+                }
                 request = self.signals.next() => match request {
                     Request::ReopenLogs => {
                         logging::reopen();
@@ -278,6 +282,7 @@ impl Main {
     fn observe(&mut self) {
         self.snapshot.end_drained();
         self.snapshot.observe_breakers();
+        self.snapshot.observe_destinations();
         let connections = self.snapshot.active_connections();
         self.observer.observe(&self.state, connections);
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use filter_api::{ConfigError, RuntimeSnapshot};
 use outrigger_config::convert;
@@ -13,6 +14,7 @@ use outrigger_stats::Slab;
 use outrigger_types::Address;
 
 use super::breakers::BreakerGauges;
+use super::original_dst::first_clean_up;
 use super::references::check_cluster;
 use super::stats::{ClusterManagerStats, ClusterMembershipStats};
 use super::{Applied, Origin, Received, Resolved, Snapshot};
@@ -31,8 +33,10 @@ pub struct ClusterEntry {
     pub info: Arc<ClusterInfo>,
     /// Its hosts.
     pub hosts: Arc<PrioritySet>,
-    stats: Slab<ClusterMembershipStats>,
+    pub(super) stats: Slab<ClusterMembershipStats>,
     pub(super) breakers: BreakerGauges,
+    /// When hosts that it made itself and nobody uses are to be dropped.
+    pub(super) clean_up_at: Option<Instant>,
     /// Of a cluster by EDS only.
     endpoints_stats: Option<Slab<EndpointsStats>>,
     /// Addresses of names that DNS has answered.
@@ -64,7 +68,7 @@ impl ClusterEntry {
             DiscoveryConfig::Static(config)
             | DiscoveryConfig::StrictDns(config, _)
             | DiscoveryConfig::LogicalDns(config, _) => Some(config),
-            DiscoveryConfig::Eds { .. } => None,
+            DiscoveryConfig::OriginalDst(_) | DiscoveryConfig::Eds { .. } => None,
         }
     }
 
@@ -121,7 +125,7 @@ impl ClusterEntry {
         }
     }
 
-    fn count_members(&self) {
+    pub(super) fn count_members(&self) {
         let hosts = self.hosts.counts();
         let set = |id, n: usize| {
             self.stats
@@ -131,7 +135,10 @@ impl ClusterEntry {
         set(ClusterMembershipStats::membership_healthy, hosts.healthy);
         set(ClusterMembershipStats::membership_degraded, hosts.degraded);
         set(ClusterMembershipStats::membership_excluded, hosts.excluded);
-        if matches!(self.info.config.discovery, DiscoveryConfig::Static(_)) {
+        if matches!(
+            self.info.config.discovery,
+            DiscoveryConfig::Static(_) | DiscoveryConfig::OriginalDst(_)
+        ) {
             // Envoy notes the weight only when hosts come from elsewhere.
             return;
         }
@@ -195,6 +202,7 @@ impl Snapshot {
         Ok(ClusterEntry {
             stats: info.scope.slab(),
             breakers: BreakerGauges::new(&info),
+            clean_up_at: first_clean_up(&info.config.discovery),
             endpoints_stats: by_eds.then(|| info.scope.slab()),
             received,
             origin,
@@ -207,14 +215,19 @@ impl Snapshot {
 
     /// Publishes a cluster whose hosts are known; another waits for them.
     fn warm_cluster(&mut self, name: Arc<str>, mut entry: ClusterEntry) {
-        if let Some(old) = self.clusters.get(&name) {
+        if let Some(old) = self.clusters.get(&name)
+            && entry.info.destinations.is_none()
+        {
             // Hosts that stay keep their identity and their counts.
             entry.hosts = old.hosts.clone();
             entry.resolved.clone_from(&old.resolved);
         }
         let known = match entry.eds_name() {
             Some(service) => self.assignments.get(service).map(|a| a.config.clone()),
-            None => entry.assignment().cloned().map(Arc::new),
+            None => {
+                let given = entry.assignment().cloned();
+                Some(Arc::new(given.unwrap_or_else(|| no_hosts(&name))))
+            }
         };
         let names = entry.assignment().map(dns_names).unwrap_or_default();
         let resolved = names.iter().all(|n| entry.resolved.contains_key(n));
@@ -259,10 +272,11 @@ impl Snapshot {
     fn publish_cluster(&mut self, name: Arc<str>, entry: ClusterEntry) {
         self.pending
             .push(Change::Cluster(entry.info.clone(), entry.hosts.clone()));
+        self.note_clean_up(entry.clean_up_at);
         self.clusters.insert(name, entry);
     }
 
-    fn publish_hosts(&mut self, name: Arc<str>, hosts: Arc<PrioritySet>) {
+    pub(super) fn publish_hosts(&mut self, name: Arc<str>, hosts: Arc<PrioritySet>) {
         self.cluster_stats.inc(ClusterManagerStats::cluster_updated);
         self.pending.push(Change::Hosts(name, hosts));
     }

@@ -14,6 +14,7 @@ mod clusters;
 mod dns;
 mod draining;
 mod listeners;
+mod original_dst;
 mod references;
 mod routes;
 mod secrets;
@@ -21,7 +22,7 @@ mod stats;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use filter_api::{ConfigError, ExtensionRegistry, RuntimeSnapshot};
@@ -107,6 +108,8 @@ pub struct Snapshot {
     initialized: bool,
     draining: draining::Draining,
     runtime: Arc<RuntimeSnapshot>,
+    /// When the next cluster is to be looked through for hosts that nobody uses.
+    clean_up_at: Option<Instant>,
 }
 
 impl Snapshot {
@@ -141,6 +144,7 @@ impl Snapshot {
             initialized: false,
             draining: Default::default(),
             runtime: Arc::default(),
+            clean_up_at: None,
         }
     }
 

@@ -131,7 +131,11 @@ impl Session {
             self.flag(ResponseFlag::UpstreamOverflow);
             return Attempt::Refused;
         }
-        let Some(host) = cluster.choose(&LbContext::default()).host else {
+        let cx = LbContext {
+            destination: cluster.info.destination(&self.record.stream, None),
+            ..LbContext::default()
+        };
+        let Some(host) = cluster.choose(&cx).host else {
             self.flag(ResponseFlag::NoHealthyUpstream);
             return Attempt::Refused;
         };

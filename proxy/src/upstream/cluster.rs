@@ -1,7 +1,7 @@
 //! A cluster: what all workers share, and what each worker has of its own.
 
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,13 +9,14 @@ use std::time::Duration;
 use filter_api::RuntimeSnapshot;
 use outrigger_config::ir::{ClusterConfig, RoutingPriority, UpstreamProtocolConfig};
 use outrigger_stats::{Histogram, Scope, Slab, Store, Unit};
-use outrigger_types::{Protocol, RequestHead};
+use outrigger_types::{Protocol, RequestHead, StreamInfo};
 use parking_lot::Mutex;
 
 use super::circuit_breaker::{BreakerGuard, CircuitBreaker, Kind};
 use super::code_stats::{CodeStats, Kind as CodeKind, labels};
 use super::host::Host;
 use super::lb::{Choice, LbContext, LoadBalancer};
+use super::original_dst::Destinations;
 use super::pool::{Acquire, Pool, Speaks};
 use super::priority_set::PrioritySet;
 use super::stats::{ClusterStats, Http1CodecStats, Http2CodecStats};
@@ -36,6 +37,8 @@ pub struct ClusterInfo {
     pub tls_names: Vec<ContextNames>,
     /// Its stats, `cluster.<name>.`
     pub scope: Scope,
+    /// The hosts that it makes itself, if it is of that kind.
+    pub destinations: Option<Destinations>,
     default_breaker: Arc<CircuitBreaker>,
     high_breaker: Arc<CircuitBreaker>,
     h1_options: Arc<h1::Options>,
@@ -51,6 +54,7 @@ impl ClusterInfo {
         let scope = store.scope(&format!("cluster.{name}."));
         Arc::new(Self {
             tls_names: sockets.register(&scope),
+            destinations: Destinations::new(&config, &scope),
             scope,
             default_breaker: Arc::new(CircuitBreaker::new(&config.breakers_default)),
             high_breaker: Arc::new(CircuitBreaker::new(&config.breakers_high)),
@@ -93,6 +97,15 @@ impl ClusterInfo {
             .alt_stat_name
             .as_ref()
             .unwrap_or(&self.config.name)
+    }
+
+    /// Where a stream is for; only known of a cluster that makes its hosts itself.
+    pub fn destination(
+        &self,
+        stream: &StreamInfo,
+        request: Option<&RequestHead>,
+    ) -> Option<SocketAddr> {
+        self.destinations.as_ref()?.of(stream, request)
     }
 
     /// The breakers of a priority.
@@ -341,6 +354,9 @@ impl WorkerCluster {
             .close_connections_on_host_set_change;
         let kept: HashSet<usize> = if close_all {
             HashSet::new()
+        } else if let Some(destinations) = &self.info.destinations {
+            // Workers make hosts meanwhile, which are in nothing that is sent.
+            destinations.hosts().iter().map(identity).collect()
         } else {
             hosts.hosts().map(identity).collect()
         };
@@ -365,7 +381,13 @@ impl WorkerCluster {
 
     /// Chooses a host.
     pub fn choose(&self, cx: &LbContext<'_>) -> Choice {
-        let choice = self.lb.lock().choose(cx, &mut rand::random);
+        let choice = match &self.info.destinations {
+            Some(destinations) => Choice {
+                host: cx.destination.and_then(|to| destinations.host(to)),
+                panic: false,
+            },
+            None => self.lb.lock().choose(cx, &mut rand::random),
+        };
         if choice.panic {
             self.stats.inc(ClusterStats::lb_healthy_panic);
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
-use outrigger_config::ir::{EndpointConfig, HealthStatus, Locality};
+use outrigger_config::ir::{EndpointAddress, EndpointConfig, HealthStatus, Locality};
 use outrigger_types::{Address, Metadata, MetadataValue};
 
 /// What a host can be used for.
@@ -96,6 +96,25 @@ impl Host {
             weight: AtomicU32::new(endpoint.weight.max(1)),
             status: AtomicU8::new(endpoint.health as u8),
         }
+    }
+
+    /// A host that is known by its address alone.
+    pub fn at(address: Address, hostname: Arc<str>) -> Self {
+        let endpoint = EndpointConfig {
+            address: EndpointAddress::Resolved(address.clone()),
+            additional_addresses: Vec::new(),
+            hostname,
+            health: HealthStatus::Unknown,
+            weight: 1,
+            metadata: None,
+        };
+        Self::new(address, &endpoint, Locality::default(), 0)
+    }
+
+    /// Whether it has a connection, or a request waits for one.
+    pub fn is_in_use(&self) -> bool {
+        self.stats.cx_active.load(Ordering::Relaxed) > 0
+            || self.stats.rq_pending.load(Ordering::Relaxed) > 0
     }
 
     /// Its weight, from 1.

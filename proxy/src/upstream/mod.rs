@@ -6,6 +6,7 @@ pub mod code_stats;
 pub mod facts;
 pub mod host;
 pub mod lb;
+pub mod original_dst;
 pub mod pool;
 pub mod priority_set;
 pub mod stats;

@@ -13,6 +13,9 @@ use outrigger_types::Address;
 
 use super::host::{Health, Host};
 
+/// Percent by which a priority counts for more than its share where nothing else is said.
+const OVERPROVISIONING: u32 = 140;
+
 /// A host under its locality, for locality-weighted balancing.
 #[derive(Debug, Default)]
 pub struct LocalityHosts {
@@ -172,6 +175,19 @@ impl PrioritySet {
             priorities: changed_priorities(previous, &set),
         };
         (set, changes)
+    }
+
+    /// The set of these hosts, all of one priority.
+    pub fn of(hosts: Vec<Arc<Host>>) -> Self {
+        let mut only = HostSet::default();
+        only.add(Locality::default(), 0, hosts);
+        let priorities = vec![only];
+        Self {
+            loads: priority_loads(&priorities, OVERPROVISIONING, 0),
+            priorities,
+            drop_overloads: Vec::new(),
+            overprovisioning_factor: OVERPROVISIONING,
+        }
     }
 
     /// Every host.

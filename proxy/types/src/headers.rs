@@ -45,6 +45,7 @@ pub mod names {
         X_ENVOY_IP_TAGS = "x-envoy-ip-tags";
         X_ENVOY_IS_TIMEOUT_RETRY = "x-envoy-is-timeout-retry";
         X_ENVOY_MAX_RETRIES = "x-envoy-max-retries";
+        X_ENVOY_ORIGINAL_DST_HOST = "x-envoy-original-dst-host";
         X_ENVOY_ORIGINAL_HOST = "x-envoy-original-host";
         X_ENVOY_ORIGINAL_METHOD = "x-envoy-original-method";
         X_ENVOY_ORIGINAL_PATH = "x-envoy-original-path";

@@ -68,6 +68,9 @@ pub struct ConnectionInfo {
     pub local: Address,
     /// `local` before any filter changed it.
     pub direct_local: Address,
+    /// Whether a listener filter restored `local`, even to what it was: only then is it where
+    /// the client wanted to go, which clusters of type ORIGINAL_DST follow.
+    pub local_restored: bool,
     /// The peer's address; a filter may have changed it.
     pub remote: Address,
     /// The peer's address as the socket gave it.

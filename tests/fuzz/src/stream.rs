@@ -12,6 +12,7 @@ pub(crate) fn info() -> StreamInfo {
         id: 1,
         local: address(80),
         direct_local: address(80),
+        local_restored: false,
         remote: address(40_000),
         direct_remote: address(40_000),
         requested_server_name: "".into(),

@@ -10,6 +10,7 @@ use super::common::{Place, malformed, place, tcp_keepalive};
 use super::discovery::{Dns, discovery};
 use super::http_protocol_options::{Deprecated, http_options};
 use super::lb_policy::{Policy, common_lb, policy};
+use super::original_dst::{self, OriginalDst};
 use super::path::{Within, each, must_be_off, non_empty, optional, refuse, u32_or};
 use super::structure::{metadata, structure};
 use super::tls::upstream_transport;
@@ -69,7 +70,7 @@ fn convert(message: pb::Cluster) -> Result<ClusterConfig> {
         typed_dns_resolver_config,
         wait_for_warm_on_init: _,
         outlier_detection: _,
-        cleanup_interval: _,
+        cleanup_interval,
         upstream_bind_config,
         lb_subset_config: _,
         common_lb_config,
@@ -90,7 +91,7 @@ fn convert(message: pb::Cluster) -> Result<ClusterConfig> {
         connection_pool_per_downstream_connection: _,
         queuing_policies: _,
         cluster_discovery_type,
-        lb_config,
+        mut lb_config,
     } = message;
     if name.is_empty() {
         return refuse("name", "value length must be at least 1 characters");
@@ -111,8 +112,17 @@ fn convert(message: pb::Cluster) -> Result<ClusterConfig> {
         max_requests_per_connection,
         upstream: upstream_http_protocol_options,
     };
+    let original_dst = OriginalDst::new(lb_policy, cleanup_interval, &mut lb_config);
     let breakers = breakers(circuit_breakers.unwrap_or_default()).within("circuit_breakers")?;
     let options = http_options(typed_extension_protocol_options, deprecated)?;
+    let discovery = discovery(
+        &name,
+        cluster_discovery_type,
+        eds_cluster_config,
+        load_assignment,
+        dns,
+        original_dst,
+    )?;
     let mut lb_common = common_lb(common_lb_config).within("common_lb_config")?;
     let lb = policy(Policy {
         by_name: lb_policy,
@@ -126,14 +136,9 @@ fn convert(message: pb::Cluster) -> Result<ClusterConfig> {
             "auto_config: ALPN configured for a cluster which has a non-ALPN transport socket";
         return refuse("typed_extension_protocol_options", reason);
     }
+    original_dst::check_policy(&name, &discovery, &lb)?;
     Ok(ClusterConfig {
-        discovery: discovery(
-            &name,
-            cluster_discovery_type,
-            eds_cluster_config,
-            load_assignment,
-            dns,
-        )?,
+        discovery,
         name: name.into(),
         alt_stat_name: non_empty(alt_stat_name),
         connect_timeout: connect_timeout_of(connect_timeout)?,

@@ -69,6 +69,8 @@ pub const RATE_LIMITED_MAX_INTERVAL: Duration = Duration::from_secs(300);
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// `Cluster.dns_refresh_rate`: 5 s.
 pub const DNS_REFRESH_RATE: Duration = Duration::from_secs(5);
+/// `Cluster.cleanup_interval`: 5 s.
+pub const CLEANUP_INTERVAL: Duration = Duration::from_secs(5);
 /// `CircuitBreakers.Thresholds`: connections, pending requests and requests.
 pub const BREAKER_LIMIT: u32 = 1_024;
 /// `CircuitBreakers.Thresholds.max_retries`.

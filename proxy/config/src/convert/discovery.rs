@@ -8,6 +8,7 @@ use super::Result;
 use super::any::Typed;
 use super::defaults;
 use super::endpoint::{Resolution, assignment};
+use super::original_dst::OriginalDst;
 use super::path::{Within, duration, duration_or, optional, refuse, required, unknown_enum};
 use super::source::required_source;
 use crate::ir::{BackOffConfig, DiscoveryConfig, DnsConfig, DnsLookupFamily, LoadAssignmentConfig};
@@ -36,6 +37,7 @@ pub(super) fn discovery(
     eds: Option<parts::EdsClusterConfig>,
     endpoints: Option<endpoint::ClusterLoadAssignment>,
     dns: Dns,
+    original_dst: OriginalDst,
 ) -> Result<DiscoveryConfig> {
     use parts::{ClusterDiscoveryType as Kind, DiscoveryType as Type};
     let number = match kind {
@@ -55,6 +57,7 @@ pub(super) fn discovery(
             "eds_cluster_config set in a non-EDS cluster",
         );
     }
+    let has_endpoints = endpoints.is_some();
     let hosts = |resolution| {
         assignment(endpoints.unwrap_or_default(), name, resolution).within("load_assignment")
     };
@@ -70,7 +73,7 @@ pub(super) fn discovery(
             Ok(DiscoveryConfig::LogicalDns(hosts, by_fields(dns)?))
         }
         Type::Eds => by_eds(name, eds),
-        Type::OriginalDst => refuse("type", "ORIGINAL_DST is not supported"),
+        Type::OriginalDst => original_dst.config(has_endpoints),
     }
 }
 

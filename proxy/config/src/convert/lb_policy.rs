@@ -46,6 +46,7 @@ pub(super) fn policy(of: Policy<'_>) -> Result<LbPolicyConfig> {
         }
         (Ok(LbPolicy::LeastRequest), _) => least_request(None, None, false, no_slow_start()),
         (Ok(LbPolicy::Random), _) => Ok(LbPolicyConfig::Random),
+        (Ok(LbPolicy::ClusterProvided), _) => Ok(LbPolicyConfig::ClusterProvided),
         (Ok(LbPolicy::LoadBalancingPolicyConfig), _) => {
             refuse("load_balancing_policy", "value is required")
         }
@@ -90,7 +91,9 @@ const ROUND_ROBIN: &str = "envoy.extensions.load_balancing_policies.round_robin.
 const RANDOM: &str = "envoy.extensions.load_balancing_policies.random.v3.Random";
 const LEAST_REQUEST: &str =
     "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest";
-const POLICIES: [&str; 3] = [ROUND_ROBIN, RANDOM, LEAST_REQUEST];
+const CLUSTER_PROVIDED: &str =
+    "envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided";
+const POLICIES: [&str; 4] = [ROUND_ROBIN, RANDOM, LEAST_REQUEST, CLUSTER_PROVIDED];
 
 fn known_policy(typed: &Typed, common: &mut LbCommonConfig) -> Result<LbPolicyConfig> {
     match typed.name.as_str() {
@@ -108,6 +111,10 @@ fn known_policy(typed: &Typed, common: &mut LbCommonConfig) -> Result<LbPolicyCo
             Ok(LbPolicyConfig::Random)
         }
         LEAST_REQUEST => typed_least_request(typed, common),
+        CLUSTER_PROVIDED => {
+            let policies::cluster_provided::v3::ClusterProvided {} = typed.decode()?;
+            Ok(LbPolicyConfig::ClusterProvided)
+        }
         _ => typed.unsupported("load balancing policy"),
     }
 }

@@ -38,6 +38,7 @@ mod lb_policy;
 mod listener;
 mod local_reply;
 mod matcher;
+mod original_dst;
 mod path;
 mod raw;
 mod retry;

@@ -49,6 +49,7 @@ fn stream() -> StreamInfo {
         id: 7,
         local: address("127.0.0.1:18080"),
         direct_local: address("127.0.0.1:18080"),
+        local_restored: false,
         remote: address("10.1.10.23:4000"),
         direct_remote: address("10.1.10.23:4000"),
         requested_server_name: "".into(),

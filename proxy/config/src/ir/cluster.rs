@@ -105,6 +105,8 @@ pub enum DiscoveryConfig {
     StrictDns(LoadAssignmentConfig, DnsConfig),
     /// One name given here, one host whose address is the last answer's first.
     LogicalDns(LoadAssignmentConfig, DnsConfig),
+    /// Made on demand, at the address that the connection or the request was for.
+    OriginalDst(OriginalDstConfig),
     /// By EDS.
     Eds {
         /// Where from.
@@ -112,6 +114,61 @@ pub enum DiscoveryConfig {
         /// The name asked for.
         service_name: Arc<str>,
     },
+}
+
+/// Where a cluster of type ORIGINAL_DST takes the address of a host from: metadata, else a field
+/// of the request, else the restored local address of the connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OriginalDstConfig {
+    /// Dynamic metadata that holds the address.
+    pub metadata: Option<MetadataPath>,
+    /// The field of the request that holds the address.
+    pub header: Option<DestinationHeader>,
+    /// The port of all hosts, whatever the address says.
+    pub port: Option<u16>,
+    /// Hosts that nobody uses are dropped at this pace. Default 5 s.
+    pub cleanup_interval: Duration,
+}
+
+/// The field of a request that holds an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DestinationHeader {
+    /// `:authority`
+    Authority,
+    /// Any other.
+    Field(HeaderName),
+}
+
+/// Where in dynamic metadata a value is (`MetadataKey`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetadataPath {
+    /// The namespace.
+    pub namespace: Arc<str>,
+    /// The way from there.
+    pub path: Vec<MetadataSegment>,
+}
+
+/// One step into a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetadataSegment {
+    /// A field of a struct.
+    Key(Arc<str>),
+    /// An element of a list.
+    Index(usize),
+}
+
+impl MetadataPath {
+    /// The value that it leads to.
+    pub fn find<'a>(&self, metadata: &'a Metadata) -> Option<&'a MetadataValue> {
+        let namespace = metadata.get(&self.namespace)?;
+        self.path
+            .iter()
+            .try_fold(namespace, |value, segment| match (value, segment) {
+                (MetadataValue::Struct(fields), MetadataSegment::Key(key)) => fields.get(key),
+                (MetadataValue::List(items), MetadataSegment::Index(at)) => items.get(*at),
+                _ => None,
+            })
+    }
 }
 
 /// How names are resolved.
@@ -163,6 +220,8 @@ pub enum LbPolicyConfig {
     },
     /// RANDOM
     Random,
+    /// CLUSTER_PROVIDED: the cluster makes its hosts itself, and says which.
+    ClusterProvided,
 }
 
 /// How a new host is given less load at first; a zero window turns it off.

@@ -6,6 +6,7 @@ mod outcome;
 mod response;
 mod tunnel;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -117,10 +118,17 @@ impl Upstream {
         self.to_send.append(data);
     }
 
-    /// What the next attempt asks of the balancer.
-    fn lb_context(&mut self, cluster: &WorkerCluster) -> LbContext<'_> {
+    /// What the next attempt asks of the balancer; `destination` is where the request is for.
+    fn lb_context(
+        &mut self,
+        cluster: &WorkerCluster,
+        destination: Option<SocketAddr>,
+    ) -> LbContext<'_> {
         let Some(retry) = &self.retry else {
-            return LbContext::default();
+            return LbContext {
+                destination,
+                ..LbContext::default()
+            };
         };
         let policy = retry.policy();
         let attempts = policy.host_selection_retry_max_attempts;
@@ -135,6 +143,7 @@ impl Upstream {
             excluded_priorities: policy
                 .previous_priorities
                 .and_then(|every| self.tried_priorities.excluded(every, &cluster.hosts())),
+            destination,
         }
     }
 
@@ -329,7 +338,8 @@ impl Stream {
             server_name: server_name.as_ref(),
         };
         self.info.attempt_count += 1;
-        let choice = cluster.choose(&self.upstream.lb_context(&cluster));
+        let destination = cluster.info.destination(&self.info, Some(&target.head));
+        let choice = cluster.choose(&self.upstream.lb_context(&cluster, destination));
         let Some(host) = choice.host else {
             return self.no_healthy_upstream(&cluster);
         };

@@ -8,6 +8,7 @@
 mod edf;
 mod picker;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use outrigger_config::ir::{LbCommonConfig, LbPolicyConfig};
@@ -28,6 +29,9 @@ pub struct LbContext<'a> {
     pub max_attempts: u32,
     /// Priorities that get no load; none where all get what they should.
     pub excluded_priorities: Option<&'a [u32]>,
+    /// Where the connection or the request is for; only clusters that make their hosts at
+    /// such addresses ask.
+    pub destination: Option<SocketAddr>,
 }
 
 impl LbContext<'_> {

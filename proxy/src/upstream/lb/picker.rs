@@ -40,7 +40,8 @@ impl Picker {
     /// proxies do not march in step.
     pub(super) fn new(policy: &LbPolicyConfig, hosts: &[Arc<Host>], seed: u64) -> Self {
         let rule = match policy {
-            LbPolicyConfig::Random => Rule::Random,
+            // Of hosts that the cluster makes itself none is ever drawn.
+            LbPolicyConfig::Random | LbPolicyConfig::ClusterProvided => Rule::Random,
             LbPolicyConfig::RoundRobin(slow_start) => {
                 if equal_weights(hosts) && slow_start.window == Duration::ZERO {
                     Rule::InTurn {
