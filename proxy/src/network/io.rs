@@ -20,6 +20,12 @@ use tokio_rustls::TlsStream;
 pub trait ByteSink: Send + Sync {
     /// A socket has given or taken so many bytes.
     fn count_bytes(&self, read: u64, written: u64);
+
+    /// The last read of a connection brought so much more than the one before, bytes.
+    fn count_unread(&self, change: i64);
+
+    /// The last write to a connection left so much more than the one before, bytes.
+    fn count_unwritten(&self, change: i64);
 }
 
 /// A connected byte stream, downstream or upstream.
@@ -28,7 +34,54 @@ pub struct Io {
     rewound: Bytes,
     read: u64,
     written: u64,
-    sink: Option<Arc<dyn ByteSink>>,
+    report: Option<Report>,
+}
+
+/// Reports what a socket carries, and takes back at the end what was buffered.
+struct Report {
+    sink: Arc<dyn ByteSink>,
+    /// Bytes of the last read: as in Envoy they count as buffered until the next one.
+    last_read: i64,
+    /// Bytes that the last write was to take, and did not.
+    unwritten: i64,
+}
+
+impl Report {
+    fn read(&mut self, bytes: u64) {
+        self.sink.count_bytes(bytes, 0);
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        let change = bytes - std::mem::replace(&mut self.last_read, bytes);
+        if change != 0 {
+            self.sink.count_unread(change);
+        }
+    }
+
+    fn write(&mut self, offered: usize, result: &Poll<io::Result<usize>>) {
+        let taken = match result {
+            Poll::Ready(Ok(taken)) => *taken,
+            Poll::Ready(Err(_)) => return,
+            Poll::Pending => 0,
+        };
+        if taken > 0 {
+            self.sink.count_bytes(0, taken as u64);
+        }
+        let left = i64::try_from(offered.saturating_sub(taken)).unwrap_or(i64::MAX);
+        let change = left - std::mem::replace(&mut self.unwritten, left);
+        if change != 0 {
+            self.sink.count_unwritten(change);
+        }
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        if self.last_read != 0 {
+            self.sink.count_unread(-self.last_read);
+        }
+        if self.unwritten != 0 {
+            self.sink.count_unwritten(-self.unwritten);
+        }
+    }
 }
 
 impl fmt::Debug for Io {
@@ -77,13 +130,17 @@ impl Io {
             rewound: Bytes::new(),
             read: 0,
             written: 0,
-            sink: None,
+            report: None,
         }
     }
 
     /// Counts with `sink` what the socket carries from now on, at each read and write.
     pub fn report_to(&mut self, sink: Arc<dyn ByteSink>) {
-        self.sink = Some(sink);
+        self.report = Some(Report {
+            sink,
+            last_read: 0,
+            unwritten: 0,
+        });
     }
 
     /// Two ends of a connection in memory, `capacity` bytes each way.
@@ -207,20 +264,24 @@ impl AsyncRead for Io {
         };
         let read = (buf.filled().len() - before) as u64;
         this.read += read;
-        if let (Some(sink), true) = (&this.sink, read > 0) {
-            sink.count_bytes(read, 0);
+        if let (Some(report), true) = (&mut this.report, read > 0) {
+            report.read(read);
         }
         result
     }
 }
 
 impl Io {
-    fn count(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn count(
+        &mut self,
+        offered: usize,
+        result: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(n)) = &result {
             self.written += *n as u64;
-            if let Some(sink) = &self.sink {
-                sink.count_bytes(0, *n as u64);
-            }
+        }
+        if let Some(report) = &mut self.report {
+            report.write(offered, &result);
         }
         result
     }
@@ -238,7 +299,7 @@ impl AsyncWrite for Io {
             Socket::Duplex(s) => Pin::new(s).poll_write(cx, buf),
             Socket::Tls(s) => Pin::new(&mut **s).poll_write(cx, buf),
         };
-        self.count(result)
+        self.count(buf.len(), result)
     }
 
     fn poll_write_vectored(
@@ -252,7 +313,7 @@ impl AsyncWrite for Io {
             Socket::Duplex(s) => Pin::new(s).poll_write_vectored(cx, bufs),
             Socket::Tls(s) => Pin::new(&mut **s).poll_write_vectored(cx, bufs),
         };
-        self.count(result)
+        self.count(bufs.iter().map(|buf| buf.len()).sum(), result)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -303,14 +364,22 @@ mod tests {
         assert_eq!((a.bytes_read(), b.bytes_written()), (11, 11));
     }
 
+    /// Bytes read and written, and what is buffered of both.
     #[derive(Default)]
-    struct Sum(std::sync::atomic::AtomicU64, std::sync::atomic::AtomicU64);
+    struct Sum(parking_lot::Mutex<(u64, u64, i64, i64)>);
 
     impl ByteSink for Sum {
         fn count_bytes(&self, read: u64, written: u64) {
-            self.0.fetch_add(read, std::sync::atomic::Ordering::Relaxed);
-            self.1
-                .fetch_add(written, std::sync::atomic::Ordering::Relaxed);
+            let mut sum = self.0.lock();
+            (sum.0, sum.1) = (sum.0 + read, sum.1 + written);
+        }
+
+        fn count_unread(&self, change: i64) {
+            self.0.lock().2 += change;
+        }
+
+        fn count_unwritten(&self, change: i64) {
+            self.0.lock().3 += change;
         }
     }
 
@@ -325,11 +394,24 @@ mod tests {
         a.rewind(Bytes::copy_from_slice(&peeked));
         a.read_exact(&mut peeked).await.unwrap();
         a.write_all(b"hi").await.unwrap();
-        let sums = (
-            sum.0.load(std::sync::atomic::Ordering::Relaxed),
-            sum.1.load(std::sync::atomic::Ordering::Relaxed),
-        );
-        assert_eq!(sums, (5, 2));
+        assert_eq!(*sum.0.lock(), (5, 2, 5, 0));
+    }
+
+    #[tokio::test]
+    async fn reports_what_is_buffered_until_the_connection_goes() {
+        let (mut a, mut b) = Io::pair(4);
+        let sum = Arc::new(Sum::default());
+        a.report_to(sum.clone());
+        assert_eq!(a.write(b"sixsix").await.unwrap(), 4);
+        assert_eq!(*sum.0.lock(), (0, 4, 0, 2));
+        b.write_all(b"hey").await.unwrap();
+        a.read_exact(&mut [0; 3]).await.unwrap();
+        assert_eq!(*sum.0.lock(), (3, 4, 3, 2));
+        b.read_exact(&mut [0; 4]).await.unwrap();
+        a.write_all(b"ix").await.unwrap();
+        assert_eq!(*sum.0.lock(), (3, 6, 3, 0));
+        drop(a);
+        assert_eq!(*sum.0.lock(), (3, 6, 0, 0));
     }
 
     #[tokio::test]

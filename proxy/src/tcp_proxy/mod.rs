@@ -79,4 +79,14 @@ impl ByteSink for Counted {
             account.count(read, written);
         }
     }
+
+    fn count_unread(&self, change: i64) {
+        let gauge = TcpProxyStats::downstream_cx_rx_bytes_buffered;
+        self.proxy.stats.gauge_add(gauge, change);
+    }
+
+    fn count_unwritten(&self, change: i64) {
+        let gauge = TcpProxyStats::downstream_cx_tx_bytes_buffered;
+        self.proxy.stats.gauge_add(gauge, change);
+    }
 }

@@ -31,8 +31,6 @@ pub(super) enum Side {
 pub(super) enum Event {
     /// Bytes passed.
     Moved,
-    /// So many bytes of this side wait at the other one.
-    Waiting(Side, usize),
     /// No more is read of this side for now.
     Paused(Side),
     /// It is read again.
@@ -290,7 +288,6 @@ impl Direction {
     /// Tells how much waits, and whether the sender has to wait too.
     fn note_waiting(&mut self, tell: &mut dyn FnMut(Event)) {
         let waiting = self.waiting.len();
-        tell(Event::Waiting(self.from, waiting));
         if !self.paused && self.limit > 0 && waiting > self.limit {
             self.paused = true;
             tell(Event::Paused(self.from));

@@ -257,8 +257,6 @@ impl Drop for Session {
 struct Gauges<'a> {
     proxy: &'a TcpProxy,
     cluster: &'a WorkerCluster,
-    waiting_down: i64,
-    waiting_up: i64,
     flushing: bool,
 }
 
@@ -267,8 +265,6 @@ impl<'a> Gauges<'a> {
         Self {
             proxy,
             cluster,
-            waiting_down: 0,
-            waiting_up: 0,
             flushing: false,
         }
     }
@@ -276,16 +272,6 @@ impl<'a> Gauges<'a> {
     fn note(&mut self, event: Event) {
         match event {
             Event::Moved => {}
-            Event::Waiting(Side::Upstream, bytes) => {
-                let change = replace(&mut self.waiting_down, bytes);
-                let gauge = TcpProxyStats::downstream_cx_tx_bytes_buffered;
-                self.proxy.stats.gauge_add(gauge, change);
-            }
-            Event::Waiting(Side::Downstream, bytes) => {
-                let change = replace(&mut self.waiting_up, bytes);
-                let gauge = ClusterStats::upstream_cx_tx_bytes_buffered;
-                self.cluster.stats.gauge_add(gauge, change);
-            }
             Event::Paused(Side::Downstream) => {
                 let stat = TcpProxyStats::downstream_flow_control_paused_reading_total;
                 self.proxy.stats.inc(stat);
@@ -322,19 +308,11 @@ impl<'a> Gauges<'a> {
 
 impl Drop for Gauges<'_> {
     fn drop(&mut self) {
-        self.note(Event::Waiting(Side::Upstream, 0));
-        self.note(Event::Waiting(Side::Downstream, 0));
         if self.flushing {
             let gauge = TcpProxyStats::upstream_flush_active;
             self.proxy.stats.gauge_dec(gauge);
         }
     }
-}
-
-/// Puts a new number of bytes in place of the old one; by how much it is more.
-fn replace(shown: &mut i64, bytes: usize) -> i64 {
-    let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-    bytes - std::mem::replace(shown, bytes)
 }
 
 impl TcpProxy {

@@ -22,6 +22,7 @@ use super::priority_set::PrioritySet;
 use super::stats::{ClusterStats, Http1CodecStats, Http2CodecStats};
 use crate::http::codec::{h1, h2};
 use crate::http::codec_options;
+use crate::network::io::ByteSink;
 use crate::network::tls::{ContextNames, ContextStats, TlsStats};
 use crate::network::transport_socket::UpstreamSockets;
 use crate::router::matcher::without_port;
@@ -251,6 +252,25 @@ pub struct WorkerCluster {
     pools: Mutex<Pools>,
 }
 
+/// Counts what its connections carry.
+impl ByteSink for WorkerCluster {
+    fn count_bytes(&self, read: u64, written: u64) {
+        let stats = &self.stats;
+        stats.add(ClusterStats::upstream_cx_rx_bytes_total, read);
+        stats.add(ClusterStats::upstream_cx_tx_bytes_total, written);
+    }
+
+    fn count_unread(&self, change: i64) {
+        self.stats
+            .gauge_add(ClusterStats::upstream_cx_rx_bytes_buffered, change);
+    }
+
+    fn count_unwritten(&self, change: i64) {
+        self.stats
+            .gauge_add(ClusterStats::upstream_cx_tx_bytes_buffered, change);
+    }
+}
+
 impl WorkerCluster {
     /// A cluster with its first hosts.
     pub fn new(info: Arc<ClusterInfo>, hosts: Arc<PrioritySet>, seed: u64) -> Arc<Self> {
@@ -273,14 +293,6 @@ impl WorkerCluster {
     /// The hosts in use.
     pub fn hosts(&self) -> Arc<PrioritySet> {
         self.lb.lock().hosts().clone()
-    }
-
-    /// Counts what connections have read and written since the last time.
-    pub(super) fn count_bytes(&self, read: u64, written: u64) {
-        self.stats
-            .add(ClusterStats::upstream_cx_rx_bytes_total, read);
-        self.stats
-            .add(ClusterStats::upstream_cx_tx_bytes_total, written);
     }
 
     /// The cells of the HTTP/1 codec, made with the first such connection.

@@ -76,6 +76,14 @@ impl ByteSink for Accounted {
         self.0.count_bytes(read, written);
         self.1.count(read, written);
     }
+
+    fn count_unread(&self, change: i64) {
+        self.0.count_unread(change);
+    }
+
+    fn count_unwritten(&self, change: i64) {
+        self.0.count_unwritten(change);
+    }
 }
 
 /// The protocol that ALPN agreed on; what is not HTTP/2 is HTTP/1.

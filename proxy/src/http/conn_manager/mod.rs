@@ -80,6 +80,16 @@ impl ByteSink for Hcm {
         stats.add(HcmStats::downstream_cx_rx_bytes_total, read);
         stats.add(HcmStats::downstream_cx_tx_bytes_total, written);
     }
+
+    fn count_unread(&self, change: i64) {
+        self.stats
+            .gauge_add(HcmStats::downstream_cx_rx_bytes_buffered, change);
+    }
+
+    fn count_unwritten(&self, change: i64) {
+        self.stats
+            .gauge_add(HcmStats::downstream_cx_tx_bytes_buffered, change);
+    }
 }
 
 impl Hcm {

@@ -1,9 +1,6 @@
 //! Opening a connection, and what runs as long as it is open.
 
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use outrigger_types::{Protocol, ResetReason, TlsInfo};
@@ -23,7 +20,12 @@ pub(super) async fn run(pool: Arc<Pool>, cluster: Arc<WorkerCluster>, mut meta: 
         secure::connect(&pool, &cluster),
     );
     match dialled.await {
-        Ok(Ok(secure::Connected { io, remote, tls })) => {
+        Ok(Ok(secure::Connected {
+            mut io,
+            remote,
+            tls,
+        })) => {
+            io.report_to(cluster.clone());
             cluster.stats.record(
                 ClusterStats::upstream_cx_connect_ms,
                 millis_since(meta.connect_start),
@@ -126,10 +128,9 @@ async fn drive_h2(
     };
     pool.offer_h2(handle, &meta);
     let mut limits = Limits::new(&cluster.info, &meta);
-    let mut counted = Counted::default();
     loop {
         tokio::select! {
-            end = poll_fn(|cx| counted.poll(&mut driver, cluster, cx)) => {
+            end = &mut driver => {
                 note_end(pool, cluster, &meta, &end, driver.is_draining());
                 break;
             }
@@ -143,31 +144,6 @@ async fn drive_h2(
     }
     pool.stop_using(&meta);
     pool.serve_pending();
-}
-
-/// What of a connection's bytes is in the stats already.
-#[derive(Default)]
-struct Counted {
-    read: u64,
-    written: u64,
-}
-
-impl Counted {
-    /// Drives a connection, and counts its bytes.
-    fn poll(
-        &mut self,
-        driver: &mut h2::ClientDriver,
-        cluster: &WorkerCluster,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), h2::ConnError>> {
-        let end = Pin::new(&mut *driver).poll(cx);
-        let (read, written) = driver.bytes();
-        if (read, written) != (self.read, self.written) {
-            cluster.count_bytes(read - self.read, written - self.written);
-            (self.read, self.written) = (read, written);
-        }
-        end
-    }
 }
 
 /// Counts the end of an HTTP/2 connection. One that the peer's GOAWAY let run out, or

@@ -9,7 +9,7 @@ use tokio::task::AbortHandle;
 
 use super::{Attached, AttachedConnection, H2Slot, Pool, PooledH1, millis_since};
 use crate::http::codec::{ClientStream, StreamError};
-use crate::network::io::{ByteSink, Io};
+use crate::network::io::Io;
 use crate::upstream::circuit_breaker::BreakerGuard;
 use crate::upstream::cluster::WorkerCluster;
 use crate::upstream::host::Host;
@@ -34,9 +34,6 @@ pub struct ConnectionMeta {
     pub opened: Instant,
     active: AtomicU32,
     served: AtomicU64,
-    /// Bytes that are in the cluster's stats already, of HTTP/1.
-    counted_read: AtomicU64,
-    counted_written: AtomicU64,
     idle_since: parking_lot::Mutex<Instant>,
     closed_by_peer: AtomicBool,
     closed_while_active: AtomicBool,
@@ -76,8 +73,6 @@ impl ConnectionMeta {
             opened: Instant::now(),
             active: AtomicU32::new(0),
             served: AtomicU64::new(0),
-            counted_read: AtomicU64::new(0),
-            counted_written: AtomicU64::new(0),
             idle_since: parking_lot::Mutex::new(Instant::now()),
             closed_by_peer: AtomicBool::new(false),
             closed_while_active: AtomicBool::new(false),
@@ -152,17 +147,6 @@ impl ConnectionMeta {
                 .stats
                 .inc(ClusterStats::upstream_cx_max_requests);
         }
-    }
-
-    /// Counts what an HTTP/1 connection has read and written since the last time.
-    fn count_http1_bytes(&self, io: &Io) {
-        let (read, written) = (io.bytes_read(), io.bytes_written());
-        let read_before = self.counted_read.swap(read, Ordering::Relaxed);
-        let written_before = self.counted_written.swap(written, Ordering::Relaxed);
-        self.cluster.count_bytes(
-            read.saturating_sub(read_before),
-            written.saturating_sub(written_before),
-        );
     }
 
     /// Counts how many requests it has carried, once it takes no more.
@@ -310,7 +294,6 @@ impl UpstreamStream {
 impl Drop for UpstreamStream {
     fn drop(&mut self) {
         if let Some(ClientStream::H1(connection)) = self.stream.take() {
-            self.meta.count_http1_bytes(connection.io());
             let reusable = connection.is_reusable();
             let h1 = PooledH1 {
                 connection,
@@ -354,10 +337,8 @@ impl Attached {
             return None;
         }
         let active = ActiveRequest::begin(&meta);
-        let mut io = h1.connection.into_io();
-        io.report_to(meta.clone());
         Some(RawStream {
-            io,
+            io: h1.connection.into_io(),
             meta,
             pool: self.pool,
             by_peer: false,
@@ -377,12 +358,6 @@ impl RawStream {
 impl Drop for RawStream {
     fn drop(&mut self) {
         self.pool.lose_raw(&self.meta, self.by_peer);
-    }
-}
-
-impl ByteSink for ConnectionMeta {
-    fn count_bytes(&self, read: u64, written: u64) {
-        self.cluster.count_bytes(read, written);
     }
 }
 

@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use h2::SendStream;
 use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
 use http::StatusCode;
 use outrigger_types::{Buffer, Headers, RequestHead, ResetReason, ResponseHead, names};
 
 use super::convert::{OVER_THE_LIMITS, request_out, response_in};
 use super::error::{ConnError, over_the_limits, reset_code, stream_error};
-use super::half::{Receiver, poll_send, reset_seen, send_trailers};
+use super::half::{Receiver, Sender};
 use super::keepalive::Keepalive;
 use super::meter::Meter;
 use super::metered::Metered;
@@ -92,11 +91,6 @@ impl ClientDriver {
     pub fn is_draining(&self) -> bool {
         self.meter.is_draining()
     }
-
-    /// Bytes read from the connection, and written to it.
-    pub fn bytes(&self) -> (u64, u64) {
-        self.meter.bytes()
-    }
 }
 
 impl Future for ClientDriver {
@@ -171,7 +165,7 @@ impl ClientHandle {
             response: Some(response),
             recv: None,
             bodiless: false,
-            send,
+            send: Sender::new(send, self.meter.clone()),
             meter: self.meter.clone(),
         })
     }
@@ -222,14 +216,14 @@ pub struct ClientStream {
     recv: Option<Receiver>,
     /// The status of the response allows no body.
     bodiless: bool,
-    send: SendStream<Bytes>,
+    send: Sender,
     meter: Arc<Meter>,
 }
 
 impl ClientStream {
     /// The id of the stream.
     pub fn id(&self) -> u32 {
-        self.send.stream_id().as_u32()
+        self.send.id()
     }
 
     /// See [`ClientStream`](crate::http::codec::ClientStream::poll_head).
@@ -329,7 +323,7 @@ impl ClientStream {
         data: &mut Buffer,
         end_stream: bool,
     ) -> Poll<Result<usize, StreamError>> {
-        poll_send(&mut self.send, cx, data, end_stream, &self.meter)
+        self.send.poll_send(cx, data, end_stream)
     }
 
     /// See [`ClientStream`](crate::http::codec::ClientStream::send_trailers).
@@ -337,13 +331,12 @@ impl ClientStream {
     /// # Errors
     /// The stream is over.
     pub fn send_trailers(&mut self, trailers: Headers) -> Result<(), StreamError> {
-        send_trailers(&mut self.send, trailers, &self.meter)
+        self.send.send_trailers(trailers)
     }
 
     /// See [`ClientStream`](crate::http::codec::ClientStream::poll_reset).
     pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
-        let seen = ready!(self.send.poll_reset(cx));
-        Poll::Ready(reset_seen(seen, self.id(), &self.meter))
+        self.send.poll_reset(cx)
     }
 
     /// See [`ClientStream`](crate::http::codec::ClientStream::reset).

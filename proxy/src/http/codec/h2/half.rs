@@ -11,6 +11,7 @@ use super::convert::{headers_in, headers_out};
 use super::error::{cut, remote_reset, stream_error};
 use super::meter::Meter;
 use crate::http::codec::{BodyEvent, StreamError};
+use crate::upstream::stats::Http2CodecStats;
 
 /// Most bytes asked of the window at once.
 const RESERVE: usize = 1 << 30;
@@ -100,68 +101,126 @@ impl Drop for Receiver {
     }
 }
 
-/// Sends what the window allows; see
-/// [`ServerStream::poll_send_data`](crate::http::codec::ServerStream::poll_send_data).
-pub(super) fn poll_send(
-    stream: &mut SendStream<Bytes>,
-    cx: &mut Context<'_>,
-    data: &mut Buffer,
-    end_stream: bool,
-    meter: &Meter,
-) -> Poll<Result<usize, StreamError>> {
-    let id = stream.stream_id().as_u32();
-    let failed = |error: h2::Error| stream_error(&error, id, meter);
-    let mut sent = 0;
-    if data.is_empty() {
-        if end_stream {
-            stream.send_data(Bytes::new(), true).map_err(failed)?;
-            meter.handed_over();
+/// What goes out.
+#[derive(Debug)]
+pub(super) struct Sender {
+    stream: SendStream<Bytes>,
+    meter: Arc<Meter>,
+    /// Bytes that wait for a window, as the gauge has them.
+    pending: i64,
+}
+
+impl Sender {
+    pub(super) fn new(stream: SendStream<Bytes>, meter: Arc<Meter>) -> Self {
+        Self {
+            stream,
+            meter,
+            pending: 0,
         }
-        return Poll::Ready(Ok(0));
     }
-    while !data.is_empty() {
-        stream.reserve_capacity(data.len().min(RESERVE));
-        let room = match stream.capacity() {
-            0 => match stream.poll_capacity(cx) {
-                Poll::Ready(Some(Ok(0))) => continue,
-                Poll::Ready(Some(room)) => room.map_err(failed)?,
-                Poll::Ready(None) => return Poll::Ready(Err(why_closed(stream, cx, meter))),
-                Poll::Pending if sent == 0 => return Poll::Pending,
-                Poll::Pending => break,
-            },
-            room => room,
-        };
-        let Some(chunk) = data.pop_up_to(room) else {
-            break;
-        };
-        sent += chunk.len();
-        let last = end_stream && data.is_empty();
-        stream.send_data(chunk, last).map_err(failed)?;
+
+    pub(super) fn id(&self) -> u32 {
+        self.stream.stream_id().as_u32()
+    }
+
+    /// Sends what the window allows; see
+    /// [`ServerStream::poll_send_data`](crate::http::codec::ServerStream::poll_send_data).
+    pub(super) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &mut Buffer,
+        end_stream: bool,
+    ) -> Poll<Result<usize, StreamError>> {
+        let sent = self.poll_hand_over(cx, data, end_stream);
+        self.show_pending(data.len());
+        sent
+    }
+
+    fn poll_hand_over(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &mut Buffer,
+        end_stream: bool,
+    ) -> Poll<Result<usize, StreamError>> {
+        let mut sent = 0;
+        if data.is_empty() {
+            if end_stream {
+                self.hand_over(Bytes::new(), true)?;
+            }
+            return Poll::Ready(Ok(0));
+        }
+        while !data.is_empty() {
+            self.stream.reserve_capacity(data.len().min(RESERVE));
+            let room = match self.stream.capacity() {
+                0 => match self.stream.poll_capacity(cx) {
+                    Poll::Ready(Some(Ok(0))) => continue,
+                    Poll::Ready(Some(room)) => room.map_err(|error| self.failed(&error))?,
+                    Poll::Ready(None) => return Poll::Ready(Err(self.why_closed(cx))),
+                    Poll::Pending if sent == 0 => return Poll::Pending,
+                    Poll::Pending => break,
+                },
+                room => room,
+            };
+            let Some(chunk) = data.pop_up_to(room) else {
+                break;
+            };
+            sent += chunk.len();
+            self.hand_over(chunk, end_stream && data.is_empty())?;
+        }
+        Poll::Ready(Ok(sent))
+    }
+
+    fn hand_over(&mut self, chunk: Bytes, last: bool) -> Result<(), StreamError> {
+        let handed = self.stream.send_data(chunk, last);
+        handed.map_err(|error| self.failed(&error))?;
         if last {
-            meter.handed_over();
+            self.meter.handed_over();
+        }
+        Ok(())
+    }
+
+    fn show_pending(&mut self, bytes: usize) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        if bytes != self.pending {
+            let change = bytes - std::mem::replace(&mut self.pending, bytes);
+            self.meter
+                .gauge(Http2CodecStats::pending_send_bytes, change);
         }
     }
-    Poll::Ready(Ok(sent))
-}
 
-/// The window of a closed stream does not say why it is closed.
-fn why_closed(stream: &mut SendStream<Bytes>, cx: &mut Context<'_>, meter: &Meter) -> StreamError {
-    let id = stream.stream_id().as_u32();
-    match stream.poll_reset(cx) {
-        Poll::Ready(seen) => reset_seen(seen, id, meter),
-        Poll::Pending => StreamError::local("http2.out_of_place"),
+    pub(super) fn send_trailers(&mut self, trailers: Headers) -> Result<(), StreamError> {
+        let sent = self.stream.send_trailers(headers_out(trailers));
+        sent.map_err(|error| self.failed(&error))?;
+        self.meter.handed_over();
+        Ok(())
+    }
+
+    pub(super) fn send_reset(&mut self, reason: Reason) {
+        self.stream.send_reset(reason);
+    }
+
+    pub(super) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
+        let seen = ready!(self.stream.poll_reset(cx));
+        Poll::Ready(reset_seen(seen, self.id(), &self.meter))
+    }
+
+    fn failed(&self, error: &h2::Error) -> StreamError {
+        stream_error(error, self.id(), &self.meter)
+    }
+
+    /// The window of a closed stream does not say why it is closed.
+    fn why_closed(&mut self, cx: &mut Context<'_>) -> StreamError {
+        match self.poll_reset(cx) {
+            Poll::Ready(error) => error,
+            Poll::Pending => StreamError::local("http2.out_of_place"),
+        }
     }
 }
 
-pub(super) fn send_trailers(
-    stream: &mut SendStream<Bytes>,
-    trailers: Headers,
-    meter: &Meter,
-) -> Result<(), StreamError> {
-    let sent = stream.send_trailers(headers_out(trailers));
-    sent.map_err(|error| stream_error(&error, stream.stream_id().as_u32(), meter))?;
-    meter.handed_over();
-    Ok(())
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.show_pending(0);
+    }
 }
 
 /// What a poll for the peer's reset says.

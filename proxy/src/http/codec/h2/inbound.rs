@@ -28,6 +28,8 @@ pub(super) struct Inbound {
     block: Option<u32>,
     /// The stream of the last frame, if that was one of a header block; else 0.
     last_head: u32,
+    /// The peer knows our settings.
+    acknowledged: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +61,7 @@ impl Inbound {
             questions: 0,
             block: None,
             last_head: 0,
+            acknowledged: false,
         }
     }
 
@@ -86,6 +89,7 @@ impl Inbound {
             RST_STREAM if self.server || (frame.len == 4 && meter.is_open(frame.stream)) => {
                 meter.note_reset();
             }
+            SETTINGS if frame.has(ACK) => self.acknowledged = true,
             SETTINGS | PING if !frame.has(ACK) => {
                 self.questions += 1;
                 if self.unanswered(meter) > self.limits.control {
@@ -114,6 +118,11 @@ impl Inbound {
     /// Whether what came last is a header block of a stream that is open.
     pub(super) fn is_head(&self, meter: &Meter) -> bool {
         self.last_head != 0 && meter.is_open(self.last_head)
+    }
+
+    /// Whether the peer has acknowledged our settings, the limit of streams among them.
+    pub(super) fn is_acknowledged(&self) -> bool {
+        self.acknowledged
     }
 
     /// PING and SETTINGS whose answers were not sent.

@@ -35,8 +35,6 @@ pub(super) struct Meter {
     /// Streams that the peer has reset.
     resets: AtomicU64,
     pub(super) answers_sent: AtomicU64,
-    pub(super) bytes_read: AtomicU64,
-    pub(super) bytes_written: AtomicU64,
     /// The highest stream that the peer opened.
     pub(super) last_stream: AtomicU32,
     /// The stream whose head is not ended by now; 0 for none.
@@ -108,8 +106,6 @@ impl Meter {
             data_sent: AtomicU64::default(),
             resets: AtomicU64::default(),
             answers_sent: AtomicU64::default(),
-            bytes_read: AtomicU64::default(),
-            bytes_written: AtomicU64::default(),
             last_stream: AtomicU32::default(),
             head_under_way: AtomicU32::default(),
             last_trailers: AtomicU32::default(),
@@ -145,12 +141,6 @@ impl Meter {
 
     pub(super) fn is_draining(&self) -> bool {
         self.goaway.load(Relaxed)
-    }
-
-    /// Bytes read from the connection, and written to it.
-    pub(super) fn bytes(&self) -> (u64, u64) {
-        let load = |n: &AtomicU64| n.load(Relaxed);
-        (load(&self.bytes_read), load(&self.bytes_written))
     }
 
     /// The peer reset a stream.

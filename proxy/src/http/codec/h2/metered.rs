@@ -330,8 +330,12 @@ impl Metered {
             return None;
         }
         match frame.first {
-            // Over the limit of streams.
-            7 => Some(Fault::Broken),
+            // Over the limit of streams, which the peer knows or does not know yet.
+            7 if self.inbound.is_acknowledged() => Some(Fault::Broken),
+            7 => {
+                meter.count(Http2CodecStats::stream_refused_errors);
+                None
+            }
             _ if meter.last_trailers.load(Relaxed) == stream => Some(Fault::Broken),
             // A body that does not fit its content-length.
             _ => None,
@@ -394,9 +398,6 @@ impl Metered {
             return Poll::Pending;
         }
         let n = ready!(written)?;
-        if let Some(io) = &self.io {
-            self.meter.bytes_written.store(io.bytes_written(), Relaxed);
-        }
         self.advance(n);
         Poll::Ready(Ok(n))
     }
@@ -476,7 +477,6 @@ impl AsyncRead for Metered {
         };
         let before = buf.filled().len();
         ready!(Pin::new(&mut *io).poll_read(cx, buf))?;
-        this.meter.bytes_read.store(io.bytes_read(), Relaxed);
         if this.listens {
             this.meter.hear();
         }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::server::{Builder, Connection, Handshake, SendResponse};
-use h2::{Reason, RecvStream, SendStream};
+use h2::{Reason, RecvStream};
 use http::header::{CONTENT_LENGTH, HOST};
 use http::{Method, Request};
 use outrigger_types::{Buffer, Headers, RequestHead, ResetReason, ResponseHead};
@@ -16,7 +16,7 @@ use outrigger_types::{Buffer, Headers, RequestHead, ResetReason, ResponseHead};
 use super::convert::{OVER_THE_LIMITS, request_in, response_out};
 use super::error::{ConnError, over_the_limits, reset_code, stream_error};
 use super::fault::Fault;
-use super::half::{Receiver, poll_send, reset_seen, send_trailers};
+use super::half::{Receiver, Sender, reset_seen};
 use super::keepalive::Keepalive;
 use super::meter::Meter;
 use super::metered::{Metered, goaway};
@@ -424,7 +424,7 @@ fn count_fields(head: &RequestHead) -> usize {
 pub struct ServerStream {
     recv: Receiver,
     respond: SendResponse<Bytes>,
-    send: Option<SendStream<Bytes>>,
+    send: Option<Sender>,
     meter: Arc<Meter>,
     /// See [`Self::break_at_end`].
     breaks: bool,
@@ -471,7 +471,8 @@ impl ServerStream {
     /// The stream is over, or a head is sent already.
     pub fn send_head(&mut self, head: ResponseHead, end_stream: bool) -> Result<(), StreamError> {
         let send = self.respond.send_response(response_out(head), end_stream);
-        self.send = Some(send.map_err(|error| stream_error(&error, self.id(), &self.meter))?);
+        let send = send.map_err(|error| stream_error(&error, self.id(), &self.meter))?;
+        self.send = Some(Sender::new(send, self.meter.clone()));
         self.meter.handed_over();
         Ok(())
     }
@@ -487,12 +488,12 @@ impl ServerStream {
             return Poll::Ready(Err(StreamError::local("http2.data_out_of_place")));
         };
         if !self.breaks || !end_stream || data.is_empty() {
-            return poll_send(send, cx, data, end_stream, &self.meter);
+            return send.poll_send(cx, data, end_stream);
         }
         // The end has a frame of its own, which is not written.
-        let sent = ready!(poll_send(send, cx, data, false, &self.meter))?;
+        let sent = ready!(send.poll_send(cx, data, false))?;
         if data.is_empty() {
-            ready!(poll_send(send, cx, data, true, &self.meter))?;
+            ready!(send.poll_send(cx, data, true))?;
         }
         Poll::Ready(Ok(sent))
     }
@@ -503,17 +504,17 @@ impl ServerStream {
     /// The stream is over.
     pub fn send_trailers(&mut self, trailers: Headers) -> Result<(), StreamError> {
         match &mut self.send {
-            Some(send) => send_trailers(send, trailers, &self.meter),
+            Some(send) => send.send_trailers(trailers),
             None => Err(StreamError::local("http2.end_out_of_place")),
         }
     }
 
     /// See [`ServerStream`](crate::http::codec::ServerStream::poll_reset).
     pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
-        let seen = match &mut self.send {
-            Some(send) => ready!(send.poll_reset(cx)),
-            None => ready!(self.respond.poll_reset(cx)),
-        };
+        if let Some(send) = &mut self.send {
+            return send.poll_reset(cx);
+        }
+        let seen = ready!(self.respond.poll_reset(cx));
         Poll::Ready(reset_seen(seen, self.id(), &self.meter))
     }
 
