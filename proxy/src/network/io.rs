@@ -6,13 +6,13 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 use outrigger_types::Address;
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
@@ -213,6 +213,18 @@ impl Io {
         })
     }
 
+    /// Whether the peer has ended its side, or the connection, behind what is to be read.
+    /// False where that cannot be known before.
+    pub fn has_hung_up(&self) -> bool {
+        let ready = match &self.socket {
+            Socket::Tcp(stream) => now(stream.ready(Interest::READABLE)),
+            Socket::Unix(stream) => now(stream.ready(Interest::READABLE)),
+            Socket::Tls(stream) => return stream.get_ref().0.has_hung_up(),
+            Socket::Duplex(_) => None,
+        };
+        ready.is_some_and(|ready| ready.is_ok_and(Ready::is_read_closed))
+    }
+
     /// The TCP socket, for options that only it has.
     pub fn tcp(&self) -> Option<&TcpStream> {
         match &self.socket {
@@ -231,6 +243,14 @@ fn pipe(addr: &tokio::net::unix::SocketAddr) -> Address {
         (None, None) => String::new(),
     };
     Address::Pipe(name.into())
+}
+
+/// What a future has at once.
+fn now<T>(future: impl Future<Output = T>) -> Option<T> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
+    }
 }
 
 fn in_memory() -> Address {

@@ -1,9 +1,13 @@
 //! The downstream side: requests in, responses out, one after the other.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use outrigger_types::{Buffer, Headers, Protocol, RequestHead, ResetReason, ResponseHead, names};
+use tokio::time::{Sleep, sleep};
 
 use super::body::{Decoder, Framing};
 use super::encode::{self, Outgoing, ResponseContext};
@@ -18,6 +22,8 @@ use crate::network::io::Io;
 
 /// Bytes that are read ahead while only the end of the connection is looked for.
 const READ_AHEAD: usize = 64 * 1024;
+/// How often it is looked for the end of a connection of which nothing is read.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The next request of a connection.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,6 +56,8 @@ pub struct ServerConnection {
     failed: Option<StreamError>,
     /// Bytes of the next head came.
     begun: bool,
+    /// When to look whether the client is gone, while nothing is read.
+    look: Option<Pin<Box<Sleep>>>,
 }
 
 impl ServerConnection {
@@ -68,6 +76,7 @@ impl ServerConnection {
             announced: false,
             failed: None,
             begun: false,
+            look: None,
             options,
         }
     }
@@ -290,7 +299,20 @@ impl ServerConnection {
                 return Poll::Ready(self.fail(StreamError::connection_termination()));
             }
         }
-        Poll::Pending
+        self.poll_hang_up(cx)
+    }
+
+    /// The end of a connection of which no more is read: it would come behind what waits
+    /// to be read, so it is looked for at intervals.
+    fn poll_hang_up(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
+        loop {
+            let look = self.look.get_or_insert_with(|| Box::pin(sleep(LOOK_EVERY)));
+            ready!(look.as_mut().poll(cx));
+            self.look = None;
+            if self.wire.io().has_hung_up() {
+                return Poll::Ready(self.fail(StreamError::connection_termination()));
+            }
+        }
     }
 
     /// Writes all that waits.
