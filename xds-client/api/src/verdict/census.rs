@@ -189,13 +189,13 @@ mod tests {
             "envoy.config.cluster.v3.Cluster",
             &json!({
                 "name": "c",
-                "type": "ORIGINAL_DST",
+                "lb_policy": "MAGLEV",
                 "filters": [{"name": "f"}],
             }),
         );
         assert_eq!(find(&found, "name").verdict, Verdict::Supported);
-        assert_eq!(find(&found, "type").verdict, Verdict::Supported);
-        let value = find(&found, "type = ORIGINAL_DST");
+        assert_eq!(find(&found, "lb_policy").verdict, Verdict::Supported);
+        let value = find(&found, "lb_policy = MAGLEV");
         assert!(matches!(value.verdict, Verdict::Rejected(_)), "{value:?}");
         let inside = find(&found, "filters[].name");
         assert_eq!(inside.verdict, find(&found, "filters[]").verdict);
