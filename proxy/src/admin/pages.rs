@@ -234,7 +234,7 @@ const PAGES: &[Entry] = &[
     get(
         "/metrics",
         "this proxy's own families as OpenMetrics",
-        |cx, _| rendered(Ok(cx.store.open_metrics())),
+        |cx, _| rendered(cx, Ok(cx.store.open_metrics())),
     ),
     get(
         "/peak_heap_dump",
@@ -280,7 +280,8 @@ const PAGES: &[Entry] = &[
     ),
     get("/stats", "stats", |cx, asked| {
         let outside = || endpoint_stats::rows(cx);
-        rendered(StatsQuery::parse(asked.raw).map(|q| cx.store.render_with(&q, &outside)))
+        let query = StatsQuery::parse(asked.raw);
+        rendered(cx, query.map(|q| cx.store.render_with(&q, &outside)))
     })
     .with(&[
         USED,
@@ -296,7 +297,10 @@ const PAGES: &[Entry] = &[
     get("/stats/prometheus", "stats for Prometheus", |cx, asked| {
         let outside = || endpoint_stats::rows(cx);
         let query = PrometheusQuery::parse(asked.raw);
-        rendered(query.map(|q| cx.store.render_prometheus_with(&q, &outside)))
+        rendered(
+            cx,
+            query.map(|q| cx.store.render_prometheus_with(&q, &outside)),
+        )
     })
     .with(&[
         USED,
@@ -374,13 +378,19 @@ fn help() -> String {
     text
 }
 
-fn rendered(outcome: Result<Rendered, QueryError>) -> Page {
+/// Stats as they were when they were asked for, which may be what flushes them.
+fn rendered(cx: &AdminContext<'_>, outcome: Result<Rendered, QueryError>) -> Page {
     match outcome {
-        Ok(Rendered { content_type, body }) => Page {
-            status: StatusCode::OK,
-            content_type,
-            body,
-        },
+        Ok(Rendered { content_type, body }) => {
+            if cx.bootstrap.config.stats_flush_interval.is_none() {
+                cx.store.flush();
+            }
+            Page {
+                status: StatusCode::OK,
+                content_type,
+                body,
+            }
+        }
         Err(error) => Page::error(StatusCode::BAD_REQUEST, error.to_string()),
     }
 }

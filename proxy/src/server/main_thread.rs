@@ -235,7 +235,8 @@ impl Main {
     /// Sees to everything until the process is to end.
     async fn serve(&mut self) {
         let every = self.settings.bootstrap.config.stats_flush_interval;
-        let mut flush = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
+        let next_flush = || every.map(|every| Instant::now() + every);
+        let mut flush_at = next_flush();
         while !self.state.quit {
             let stop_at = self.stop_at;
             tokio::select! {
@@ -249,7 +250,8 @@ impl Main {
                     self.xds.handle(notice, &mut self.snapshot);
                     self.note_progress();
                 }
-                _ = flush.tick() => {
+                () = sleep_until(flush_at) => {
+                    flush_at = next_flush();
                     self.observe();
                     self.settings.store.flush();
                 }

@@ -19,7 +19,7 @@ use super::lb::{Choice, LbContext, LoadBalancer};
 use super::original_dst::Destinations;
 use super::pool::{Acquire, Pool, Speaks};
 use super::priority_set::PrioritySet;
-use super::stats::{ClusterStats, Http1CodecStats, Http2CodecStats};
+use super::stats::{BudgetStats, ClusterStats, Http1CodecStats, Http2CodecStats, SizeStats};
 use crate::http::codec::{h1, h2};
 use crate::http::codec_options;
 use crate::network::io::ByteSink;
@@ -241,6 +241,10 @@ pub struct WorkerCluster {
     pub info: Arc<ClusterInfo>,
     /// This worker's cells.
     pub stats: Slab<ClusterStats>,
+    /// Kept only where the configuration asks for them.
+    pub sizes: Option<Slab<SizeStats>>,
+    /// Kept only where the configuration asks for them.
+    pub budgets: Option<Slab<BudgetStats>>,
     codes: CodeStats,
     http1: OnceLock<Slab<Http1CodecStats>>,
     http2: OnceLock<Slab<Http2CodecStats>>,
@@ -278,6 +282,8 @@ impl WorkerCluster {
         let lb = LoadBalancer::new(config.lb.clone(), config.lb_common.clone(), hosts, seed);
         Arc::new(Self {
             stats: info.scope.slab::<ClusterStats>(),
+            sizes: config.tracked.sizes.then(|| info.scope.slab()),
+            budgets: config.tracked.timeout_budgets.then(|| info.scope.slab()),
             codes: CodeStats::new(info.scope.clone(), "upstream_rq"),
             http1: OnceLock::new(),
             http2: OnceLock::new(),

@@ -139,3 +139,32 @@ outrigger_stats::stat_set! {
         histograms {}
     }
 }
+
+outrigger_stats::stat_set! {
+    /// How large requests and responses are (`TrackClusterStats.request_response_sizes`),
+    /// by attempt.
+    pub struct SizeStats {
+        counters {}
+        gauges {}
+        histograms {
+            upstream_rq_headers_size: bytes,
+            upstream_rq_headers_count: none,
+            upstream_rq_body_size: bytes,
+            upstream_rs_headers_size: bytes,
+            upstream_rs_headers_count: none,
+            upstream_rs_body_size: bytes,
+        }
+    }
+}
+
+outrigger_stats::stat_set! {
+    /// What share of the timeouts was used (`TrackClusterStats.timeout_budgets`).
+    pub struct BudgetStats {
+        counters {}
+        gauges {}
+        histograms {
+            upstream_rq_timeout_budget_percent_used: none,
+            upstream_rq_timeout_budget_per_try_percent_used: none,
+        }
+    }
+}

@@ -134,6 +134,11 @@ impl RequestHead {
             + ":path".len()
             + self.path.len()
     }
+
+    /// How many fields the head has, the pseudo-headers among them.
+    pub fn field_count(&self) -> usize {
+        self.headers.len() + 3 + usize::from(self.authority.is_some())
+    }
 }
 
 /// The head of a response.
@@ -162,6 +167,11 @@ impl ResponseHead {
     /// Bytes of names and values, `:status` included.
     pub fn byte_size(&self) -> usize {
         self.headers.byte_size() + ":status".len() + 3
+    }
+
+    /// How many fields the head has, `:status` among them.
+    pub fn field_count(&self) -> usize {
+        self.headers.len() + 1
     }
 }
 

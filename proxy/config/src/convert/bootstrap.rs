@@ -114,7 +114,7 @@ fn convert(message: pb::Bootstrap) -> Result<BootstrapConfig> {
         grpc_async_client_manager_config: _,
         memory_allocator_manager: _,
         enable_worker_cpu_affinity: _,
-        stats_flush: _,
+        stats_flush,
         stats_eviction: _,
     } = message;
     optional(
@@ -138,11 +138,14 @@ fn convert(message: pb::Bootstrap) -> Result<BootstrapConfig> {
         lds: dynamic.lds,
         cds: dynamic.cds,
         runtime_layers: layers(layered_runtime).within("layered_runtime")?,
-        stats_flush_interval: duration_or(
-            "stats_flush_interval",
-            stats_flush_interval,
-            defaults::STATS_FLUSH_INTERVAL,
-        )?,
+        stats_flush_interval: match stats_flush {
+            Some(pb::bootstrap::StatsFlush::StatsFlushOnAdmin(_)) => None,
+            None => Some(duration_or(
+                "stats_flush_interval",
+                stats_flush_interval,
+                defaults::STATS_FLUSH_INTERVAL,
+            )?),
+        },
         stats: stats_config(stats).within("stats_config")?,
         max_downstream_connections: optional(
             "overload_manager",

@@ -84,7 +84,7 @@ fn convert(message: pb::Cluster) -> Result<ClusterConfig> {
         load_balancing_policy,
         lrs_server: _,
         lrs_report_endpoint_metrics: _,
-        track_timeout_budgets: _,
+        track_timeout_budgets,
         upstream_config: _,
         track_cluster_stats,
         preconnect_policy: _,
@@ -164,18 +164,24 @@ fn convert(message: pb::Cluster) -> Result<ClusterConfig> {
         tcp_keepalive: connection_options(upstream_connection_options),
         bind_source: optional("upstream_bind_config", upstream_bind_config, bind_source)?.flatten(),
         metadata: metadata(metadata_message),
-        tracked: track_cluster_stats.map(tracked).unwrap_or_default(),
+        tracked: tracked(
+            track_cluster_stats.unwrap_or_default(),
+            track_timeout_budgets,
+        ),
     })
 }
 
-fn tracked(message: pb::TrackClusterStats) -> TrackedStats {
+/// `deprecated_budgets` is the older field of the cluster itself.
+fn tracked(message: pb::TrackClusterStats, deprecated_budgets: bool) -> TrackedStats {
     let pb::TrackClusterStats {
-        timeout_budgets: _,
-        request_response_sizes: _,
+        timeout_budgets,
+        request_response_sizes,
         per_endpoint_stats,
     } = message;
     TrackedStats {
         per_endpoint: per_endpoint_stats,
+        timeout_budgets: timeout_budgets || deprecated_budgets,
+        sizes: request_response_sizes,
     }
 }
 

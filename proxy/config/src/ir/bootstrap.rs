@@ -31,8 +31,9 @@ pub struct BootstrapConfig {
     pub cds: Option<ConfigSourceConfig>,
     /// Runtime layers in order, the last wins.
     pub runtime_layers: Vec<RuntimeLayerConfig>,
-    /// Time between flushes of stats. Default 5 s.
-    pub stats_flush_interval: Duration,
+    /// Time between flushes of stats, 5 s by default; none where asking the admin page for
+    /// them flushes them.
+    pub stats_flush_interval: Option<Duration>,
     /// Tags and the matcher.
     pub stats: StatsConfig,
     /// Most downstream connections in the process; none for any number.

@@ -64,6 +64,10 @@ pub struct ClusterConfig {
 pub struct TrackedStats {
     /// Those of each endpoint.
     pub per_endpoint: bool,
+    /// What share of their timeouts requests use.
+    pub timeout_budgets: bool,
+    /// How large requests and responses are.
+    pub sizes: bool,
 }
 
 /// The server name is the host that a request is for (`UpstreamHttpProtocolOptions`).

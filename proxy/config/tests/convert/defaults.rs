@@ -317,7 +317,7 @@ fn of_eds() {
 fn of_a_bootstrap() {
     let bytes = bytes(names::BOOTSTRAP, &json!({}));
     let config = convert::bootstrap(&bytes, &context()).unwrap().value;
-    assert_eq!(config.stats_flush_interval, Duration::from_secs(5));
+    assert_eq!(config.stats_flush_interval, Some(Duration::from_secs(5)));
     assert!(config.stats.use_all_default_tags);
     assert!(matches!(config.stats.matcher, StatsMatcherConfig::All));
     assert!(config.admin.is_none() && config.ads.is_none());

@@ -131,7 +131,8 @@ fn what_is_not_supported_is_refused_by_name() {
 
 #[test]
 fn fields_without_effect_are_reported() {
-    let fields = json!({ "ignore_health_on_host_removal": true, "track_timeout_budgets": true });
+    let fields =
+        json!({ "ignore_health_on_host_removal": true, "lrs_report_endpoint_metrics": ["x"] });
     let bytes = bytes(names::CLUSTER, &cluster(fields));
     let converted = outrigger_config::convert::cluster(&bytes, &crate::support::context()).unwrap();
     let paths: Vec<&str> = converted
@@ -143,7 +144,7 @@ fn fields_without_effect_are_reported() {
         paths,
         [
             "cluster \"c\" / ignore_health_on_host_removal",
-            "cluster \"c\" / track_timeout_budgets"
+            "cluster \"c\" / lrs_report_endpoint_metrics[0]"
         ]
     );
 }

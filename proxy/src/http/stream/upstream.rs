@@ -1,9 +1,10 @@
 //! The router's part of a stream: attempts at upstream hosts. What they answer is
 //! in [`response`], what becomes of those that fail in [`outcome`], what is particular
-//! to upgrades in [`tunnel`].
+//! to upgrades in [`tunnel`], what they leave in histograms in [`tracked`].
 
 mod outcome;
 mod response;
+mod tracked;
 mod tunnel;
 
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use outrigger_types::{
     UpstreamInfo, details, names,
 };
 
+use self::tracked::Tracked;
 use super::{BodyEnd, Stream};
 use crate::router::request_stats::{self, Counted, RequestStats};
 use crate::router::retry::RetryState;
@@ -38,6 +40,7 @@ use crate::upstream::stats::ClusterStats;
 pub(super) struct Upstream {
     target: Option<Target>,
     attempt: Attempt,
+    tracked: Option<Box<Tracked>>,
     /// Body that the attempt has not sent yet.
     to_send: Buffer,
     end: Option<BodyEnd>,
@@ -344,6 +347,9 @@ impl Stream {
             return self.no_healthy_upstream(&cluster);
         };
         self.note_host(&cluster, &host);
+        if let Some(target) = &self.upstream.target {
+            self.upstream.tracked = Tracked::new(&cluster, &target.head);
+        }
         match cluster.acquire(&host, wanted) {
             Acquire::Ready(attached) => self.begin(*attached),
             Acquire::Pending(pending) => {
@@ -386,6 +392,9 @@ impl Stream {
             rewrite::set_authority(&mut head, name, target.append_forwarded_host, true);
         }
         self.info.upstream.header_bytes_sent = head.byte_size() as u64;
+        if let Some(tracked) = &mut self.upstream.tracked {
+            tracked.note_request(&head);
+        }
         // A body that turned out to be empty is framed as one all the same.
         let ends = self.upload.head_ended
             && self.upstream.to_send.is_empty()

@@ -129,6 +129,7 @@ impl Stream {
 
     /// Drops the attempt; one that is not complete is reset.
     pub(super) fn drop_attempt(&mut self) {
+        self.record_tracked();
         let attempt = std::mem::take(&mut self.upstream.attempt);
         let complete = self.upstream.finished && self.upstream.end_sent;
         let Attempt::Active(mut active) = attempt else {
@@ -189,6 +190,7 @@ impl Stream {
     /// may have reached the host.
     pub(super) fn on_attempt_reset(&mut self, error: &StreamError, began: bool) {
         self.moved = true;
+        self.record_tracked();
         let reason = error.reason;
         if let Attempt::Active(mut active) = std::mem::take(&mut self.upstream.attempt) {
             self.note_upstream_bytes(&mut active);
@@ -294,6 +296,9 @@ impl Stream {
             // As in Envoy nothing counts while no attempt is under way.
             return self.upstream_timeout(details::RESPONSE_TIMEOUT);
         }
+        if let Some(tracked) = &mut self.upstream.tracked {
+            tracked.note_cut();
+        }
         target.cluster.stats.inc(ClusterStats::upstream_rq_timeout);
         count(&self.upstream.counted, RequestStats::upstream_rq_timeout);
         if let Attempt::Active(active) = &self.upstream.attempt {
@@ -373,6 +378,7 @@ impl Stream {
 
     pub(super) fn upstream_timeout(&mut self, why: &'static str) {
         self.info.flags.set(ResponseFlag::UpstreamRequestTimeout);
+        self.record_budget();
         if self.upstream.committed {
             self.info.response_code_details = Some(why.into());
             return self.cut_response(ResetReason::LocalReset);

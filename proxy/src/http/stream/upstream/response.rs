@@ -69,6 +69,9 @@ impl Stream {
         let now = self.info.elapsed();
         self.info.times.first_upstream_rx = Some(now);
         self.info.upstream.header_bytes_received = head.byte_size() as u64;
+        if let Some(tracked) = &mut self.upstream.tracked {
+            tracked.note_response(&head);
+        }
         self.timers.touch_upstream(Instant::now());
         if self.upgrade && self.answered_upgrade(&mut head) {
             return;
@@ -183,6 +186,10 @@ impl Stream {
         self.info.times.last_upstream_rx = Some(self.info.elapsed());
         self.upstream.finished = true;
         self.timers.end_upstream();
+        if let Some(tracked) = &mut self.upstream.tracked {
+            tracked.note_end();
+            self.record_budget();
+        }
         if self.hcm.config.router.dynamic_stats
             && let Some(completed) = self.upstream.completed_at
             && let Some(target) = &self.upstream.target
