@@ -57,7 +57,7 @@ impl AccessLogManager {
     /// The system would not start a thread.
     pub fn new(options: AccessLogOptions, store: &Store) -> io::Result<Self> {
         Ok(Self {
-            files: Files::start(options, store.scope("filesystem."))?,
+            files: Files::start(options, store.untagged_scope("filesystem."))?,
             runtime: Arc::new(ArcSwap::from_pointee(RuntimeSnapshot::default())),
         })
     }

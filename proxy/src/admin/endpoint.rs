@@ -94,6 +94,9 @@ fn listener(
                 "route_config": {},
                 "use_remote_address": true,
                 "generate_request_id": false,
+                "normalize_path": true,
+                "merge_slashes": true,
+                "http_protocol_options": { "allow_absolute_url": false },
                 "stream_idle_timeout": "0s",
                 "http_filters": [{
                     "name": "envoy.filters.http.router",

@@ -1,5 +1,6 @@
 //! The process: the main thread, the workers and their life.
 
+pub mod args;
 pub mod logging;
 pub mod main_thread;
 pub mod options;

@@ -4,85 +4,14 @@
 //! Flags that have no meaning here are accepted, and named in
 //! [`Options::without_effect`].
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use super::args::LowArgs;
+use super::args::help;
 use super::logging::COMPONENTS;
 use crate::version;
-
-/// How a flag is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// Alone.
-    Switch,
-    /// With a text.
-    Text,
-    /// With a number from 0 to 4,294,967,295.
-    Number,
-}
-
-/// One flag: its name, its letter, how it is written, whether it has an effect,
-/// and what it is for.
-struct Flag(&'static str, Option<char>, Kind, bool, &'static str);
-
-/// Envoy 1.40's flags in the order of its `--help`, and ours at the end.
-#[rustfmt::skip]
-const FLAGS: &[Flag] = &[
-    Flag("stats-tag", None, Kind::Text, true, "A tag NAME:VALUE on every stat; may be given several times"),
-    Flag("enable-core-dump", None, Kind::Switch, true, "Allow core dumps"),
-    Flag("socket-mode", None, Kind::Text, false, "Mode of the hot restart socket"),
-    Flag("socket-path", None, Kind::Text, false, "Path of the hot restart socket"),
-    Flag("disable-extensions", None, Kind::Text, false, "Extensions to leave out"),
-    Flag("cpuset-threads", None, Kind::Switch, true, "As many workers as the process may use cores"),
-    Flag("enable-mutex-tracing", None, Kind::Switch, false, "Trace contention"),
-    Flag("disable-hot-restart", None, Kind::Switch, false, "There is no hot restart"),
-    Flag("mode", None, Kind::Text, true, "serve (default), validate or init_only"),
-    Flag("parent-shutdown-time-s", None, Kind::Number, false, "Hot restart: life of the parent"),
-    Flag("drain-strategy", None, Kind::Text, true, "gradual (default) or immediate"),
-    Flag("drain-time-s", None, Kind::Number, true, "Time of a drain, seconds; default 600"),
-    Flag("file-flush-min-size-kb", None, Kind::Number, true, "Flush an access log over this size; default 64"),
-    Flag("file-flush-interval-msec", None, Kind::Number, true, "Flush access logs this often; default 10000"),
-    Flag("service-zone", None, Kind::Text, true, "Zone of the node"),
-    Flag("service-node", None, Kind::Text, true, "Id of the node"),
-    Flag("service-cluster", None, Kind::Text, true, "Cluster of the node"),
-    Flag("hot-restart-version", None, Kind::Switch, true, "Print the hot restart version and end"),
-    Flag("restart-epoch", None, Kind::Number, false, "Hot restart: epoch"),
-    Flag("log-path", None, Kind::Text, true, "Write the log to this file"),
-    Flag("enable-fine-grain-logging", None, Kind::Switch, false, "Log levels by file"),
-    Flag("log-format-escaped", None, Kind::Switch, true, "Escape what is logged"),
-    Flag("log-format", None, Kind::Text, true, "Pattern of a log line"),
-    Flag("component-log-level", None, Kind::Text, true, "Levels by component: upstream:debug,http:trace"),
-    Flag("log-level", Some('l'), Kind::Text, true, "trace, debug, info (default), warning, error, critical or off"),
-    Flag("local-address-ip-version", None, Kind::Text, true, "v4 (default) or v6"),
-    Flag("admin-address-path", None, Kind::Text, true, "Write the admin address to this file"),
-    Flag("log-stacktrace-single-entry", None, Kind::Switch, false, "One entry a stack trace"),
-    Flag("skip-deprecated-logs", None, Kind::Switch, false, "Do not log deprecated fields"),
-    Flag("ignore-unknown-dynamic-fields", None, Kind::Switch, false, "Do not count unknown fields of xDS"),
-    Flag("reject-unknown-dynamic-fields", None, Kind::Switch, true, "Refuse unknown fields of xDS"),
-    Flag("allow-unknown-static-fields", None, Kind::Switch, true, "Take unknown fields of the bootstrap"),
-    Flag("allow-unknown-fields", None, Kind::Switch, true, "The same; deprecated"),
-    Flag("config-yaml", None, Kind::Text, true, "Bootstrap in YAML, merged over the file"),
-    Flag("config-path", Some('c'), Kind::Text, true, "Path of the bootstrap"),
-    Flag("concurrency", None, Kind::Number, true, "Number of workers; default all cores"),
-    Flag("base-id-path", None, Kind::Text, false, "Hot restart: file for the base id"),
-    Flag("skip-hot-restart-parent-stats", None, Kind::Switch, false, "Hot restart: no stats of the parent"),
-    Flag("skip-hot-restart-on-no-parent", None, Kind::Switch, false, "Hot restart: go on without a parent"),
-    Flag("use-dynamic-base-id", None, Kind::Switch, false, "Hot restart: choose the base id"),
-    Flag("base-id", None, Kind::Number, false, "Hot restart: base id"),
-    Flag("version", None, Kind::Switch, true, "Print the version and end"),
-    Flag("help", Some('h'), Kind::Switch, true, "Print this and end"),
-    Flag("shutdown-timeout-s", None, Kind::Number, true, "Longest wait for calls under way after SIGTERM, seconds; default 10"),
-    Flag("grpc-max-methods", None, Kind::Number, true, "Most gRPC methods with labels of their own; default 512, others are _overflow"),
-];
-
-/// What was typed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LowArgs {
-    values: BTreeMap<&'static str, Vec<String>>,
-}
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -173,130 +102,6 @@ pub enum Command {
     Report(String),
 }
 
-impl Flag {
-    /// How errors call it.
-    fn spelling(&self) -> String {
-        match self.1 {
-            Some(letter) => format!("-{letter} (--{})", self.0),
-            None => format!("(--{})", self.0),
-        }
-    }
-
-    /// How the usage block shows it.
-    fn brief(&self) -> String {
-        let name = match self.1 {
-            Some(letter) => format!("-{letter}"),
-            None => format!("--{}", self.0),
-        };
-        let repeated = if self.0 == "stats-tag" { " ..." } else { "" };
-        format!("[{name}{}]{repeated}", self.2.value())
-    }
-}
-
-impl Kind {
-    fn value(self) -> &'static str {
-        match self {
-            Self::Switch => "",
-            Self::Text => " <string>",
-            Self::Number => " <uint32_t>",
-        }
-    }
-}
-
-impl LowArgs {
-    /// Reads the arguments, without the program's name.
-    ///
-    /// # Errors
-    /// An unknown flag, or a value that is missing or malformed, in Envoy's
-    /// words.
-    pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
-        use lexopt::Arg;
-        let mut parser = lexopt::Parser::from_args(args);
-        let mut low = Self::default();
-        while let Some(arg) = parser.next().map_err(|e| e.to_string())? {
-            let found = match arg {
-                Arg::Long(name) => FLAGS
-                    .iter()
-                    .find(|f| f.0 == name)
-                    .ok_or(format!("--{name}")),
-                Arg::Short(letter) => FLAGS
-                    .iter()
-                    .find(|f| f.1 == Some(letter))
-                    .ok_or(format!("-{letter}")),
-                Arg::Value(value) => Err(value.to_string_lossy().into_owned()),
-            };
-            let flag =
-                found.map_err(|name| parse_error(&name, "Couldn't find match for argument"))?;
-            let Flag(name, _, kind, ..) = flag;
-            let text = match kind {
-                Kind::Switch => String::new(),
-                Kind::Text | Kind::Number => {
-                    let value = parser.value().map_err(|_| {
-                        parse_error(&flag.spelling(), "Missing a value for this argument!")
-                    })?;
-                    value.to_string_lossy().into_owned()
-                }
-            };
-            if *kind == Kind::Number && text.parse::<u32>().is_err() {
-                let why = format!("Couldn't read argument value from string '{text}'");
-                return Err(parse_error(&flag.spelling(), &why));
-            }
-            let values = low.values.entry(name).or_default();
-            if !values.is_empty() && *name != "stats-tag" {
-                return Err(parse_error(&flag.spelling(), "Argument already set!"));
-            }
-            values.push(text);
-        }
-        Ok(low)
-    }
-
-    /// The value of a flag as it was typed.
-    pub fn text(&self, name: &str) -> Option<&String> {
-        self.values.get(name)?.first()
-    }
-
-    /// The number that a flag was given, or its default.
-    pub fn number(&self, name: &str, default: u32) -> u32 {
-        self.text(name)
-            .and_then(|n| n.parse().ok())
-            .unwrap_or(default)
-    }
-
-    /// Whether a flag was given.
-    pub fn has(&self, name: &str) -> bool {
-        self.values.contains_key(name)
-    }
-}
-
-fn parse_error(argument: &str, why: &str) -> String {
-    format!(
-        "PARSE ERROR: Argument: {argument}\n             {why}\n\nBrief USAGE: \n{}\n\n\
-         For complete USAGE and HELP type: \n   outrigger --help\n\n{argument} -- {why}",
-        usage()
-    )
-}
-
-/// Every flag once, in lines of at most 75 characters.
-fn usage() -> String {
-    const INDENT: &str = "              ";
-    let flags: Vec<String> = FLAGS.iter().map(Flag::brief).collect();
-    let mut text = String::from("   outrigger ");
-    let mut width = text.len();
-    for word in flags.join(" ").split(' ') {
-        if width + 1 + word.len() > 75 {
-            text.push('\n');
-            text += INDENT;
-            width = INDENT.len();
-        } else {
-            text.push(' ');
-            width += 1;
-        }
-        text += word;
-        width += word.len();
-    }
-    text
-}
-
 /// Reads the command line.
 ///
 /// # Errors
@@ -316,24 +121,6 @@ pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Command, String>
         return Ok(Command::Report("disabled".to_owned()));
     }
     Options::new(&low).map(|options| Command::Run(Box::new(options)))
-}
-
-fn help() -> String {
-    let mut text = format!("\nUSAGE: \n\n{}\n\nWhere: \n", usage());
-    for Flag(name, letter, kind, effect, purpose) in FLAGS {
-        let value = kind.value();
-        let short = letter
-            .map(|l| format!("-{l}{value},  "))
-            .unwrap_or_default();
-        let note = if *effect {
-            ""
-        } else {
-            " (accepted without effect)"
-        };
-        // Writing to a string does not fail.
-        let _ = write!(text, "\n   {short}--{name}{value}\n     {purpose}{note}\n");
-    }
-    text
 }
 
 const LEVELS: &[&str] = &[
@@ -401,11 +188,7 @@ impl Options {
             reject_unknown_dynamic_fields: low.has("reject-unknown-dynamic-fields"),
             stats_tags: stats_tags(low)?,
             typed: low.clone(),
-            without_effect: FLAGS
-                .iter()
-                .filter(|f| !f.3 && low.has(f.0))
-                .map(|f| f.0)
-                .collect(),
+            without_effect: low.without_effect(),
         })
     }
 }
@@ -474,7 +257,7 @@ fn component_levels(list: Option<&String>) -> Result<Vec<(String, String)>, Stri
 }
 
 fn stats_tags(low: &LowArgs) -> Result<Vec<(String, String)>, String> {
-    let all = low.values.get("stats-tag").map_or(&[][..], Vec::as_slice);
+    let all = low.texts("stats-tag");
     let parse = |tag: &String| {
         let (name, value) = tag
             .split_once(':')
@@ -509,6 +292,18 @@ mod tests {
     }
 
     #[test]
+    fn a_value_stands_alone() {
+        for glued in ["--concurrency=2", "-c=a.yaml", "-ca.yaml", "-linfo"] {
+            let error = run(glued).unwrap_err();
+            let end = format!("{glued} -- Couldn't find match for argument");
+            assert!(error.ends_with(&end), "{error}");
+        }
+        let o = options("-c a.yaml - --concurrency 3 -- --concurrency x");
+        assert_eq!((o.concurrency, o.config_path), (3, Some("a.yaml".into())));
+        assert!(run("-c").unwrap_err().contains("Missing a value"));
+    }
+
+    #[test]
     fn takes_what_pilot_agent_passes() {
         let o = options(
             "-c etc/istio/proxy/envoy-rev.json --drain-time-s 45 --drain-strategy immediate \
@@ -527,14 +322,6 @@ mod tests {
         assert_eq!(
             o.without_effect,
             ["disable-hot-restart", "skip-deprecated-logs"]
-        );
-    }
-
-    #[test]
-    fn takes_a_value_after_an_equals_sign() {
-        assert_eq!(
-            options("--config-path=a.yaml --mode=validate").mode,
-            Mode::Validate
         );
     }
 

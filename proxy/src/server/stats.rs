@@ -76,6 +76,15 @@ impl ServerObserver {
         stats.gauge_set(ServerStats::days_until_first_cert_expiring, NO_CERTIFICATE);
         stats.add(ServerStats::static_unknown_fields, unknown_fields as u64);
         stats.gauge_set(ServerStats::version, version::gauge());
+        stats.gauge_set(ServerStats::fips_mode, 0);
+        stats.gauge_set(ServerStats::stats_recent_lookups, 0);
+        for counter in [
+            ServerStats::dynamic_unknown_fields,
+            ServerStats::static_unknown_fields,
+            ServerStats::wip_protos,
+        ] {
+            stats.mark_used(counter);
+        }
         Self {
             stats,
             _overload: store.scope("").slab(),

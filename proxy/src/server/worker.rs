@@ -288,10 +288,9 @@ impl Worker {
             Change::RemoveCluster(name) => {
                 let gone = self.clusters.write().remove(name);
                 if let Some(gone) = gone {
-                    self.cluster_stats
-                        .gauge_dec(ThreadClusterStats::clusters_inflated);
                     gone.drain();
                 }
+                self.show_clusters(self.clusters.read().len());
             }
             Change::Hosts(name, hosts) => {
                 if let Some(cluster) = self.cluster(name) {
@@ -349,12 +348,25 @@ impl Worker {
         info.apply_runtime(&self.runtime.load());
         let cluster = WorkerCluster::new(info.clone(), hosts.clone(), rand::random());
         let old = self.clusters.write().insert(info.name().clone(), cluster);
-        match old {
-            Some(old) => old.drain(),
-            None => self
-                .cluster_stats
-                .gauge_inc(ThreadClusterStats::clusters_inflated),
+        if let Some(old) = old {
+            old.drain();
         }
+        self.show_clusters(self.clusters.read().len());
+    }
+
+    /// Says how many clusters the thread has.
+    fn show_clusters(&self, n: usize) {
+        if !self.main {
+            self.set_clusters_shown(n);
+        }
+    }
+
+    /// Says how many clusters there are. Envoy's main thread has all of them, where ours
+    /// has only those that it calls.
+    pub fn set_clusters_shown(&self, n: usize) {
+        let n = i64::try_from(n).unwrap_or(i64::MAX);
+        self.cluster_stats
+            .gauge_set(ThreadClusterStats::clusters_inflated, n);
     }
 
     fn publish_routes(&self, name: &str, table: Option<&Arc<RouteTable>>) {

@@ -69,7 +69,11 @@ impl BreakerGauges {
 
 impl PriorityGauges {
     fn observe(&self, breaker: &CircuitBreaker) {
-        let open = |id, kind| self.open.gauge_set(id, i64::from(breaker.shows_open(kind)));
+        let open = |id, kind| {
+            if breaker.resource(kind).was_used() {
+                self.open.gauge_set(id, i64::from(breaker.shows_open(kind)));
+            }
+        };
         open(BreakerStats::cx_open, Kind::Connections);
         open(BreakerStats::cx_pool_open, Kind::Pools);
         open(BreakerStats::rq_open, Kind::Requests);

@@ -131,6 +131,7 @@ impl ClusterEntry {
             self.stats
                 .gauge_set(id, i64::try_from(n).unwrap_or(i64::MAX))
         };
+        set(ClusterMembershipStats::warming_state, 0);
         set(ClusterMembershipStats::membership_total, hosts.total);
         set(ClusterMembershipStats::membership_healthy, hosts.healthy);
         set(ClusterMembershipStats::membership_degraded, hosts.degraded);

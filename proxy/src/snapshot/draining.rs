@@ -105,8 +105,10 @@ impl Snapshot {
         let whole = listeners.iter().filter(|l| l.chains.is_none()).count();
         let chains = listeners.iter().filter_map(|l| l.chains).sum();
         let set = |id, n: usize| {
-            self.listener_stats
-                .gauge_set(id, i64::try_from(n).unwrap_or(i64::MAX));
+            let n = i64::try_from(n).unwrap_or(i64::MAX);
+            if self.listener_stats.gauge_value(id) != n {
+                self.listener_stats.gauge_set(id, n);
+            }
         };
         set(ListenerManagerStats::total_listeners_draining, whole);
         set(ListenerManagerStats::total_filter_chains_draining, chains);

@@ -175,10 +175,11 @@ impl Snapshot {
             return;
         }
         let update: Update = Arc::new(std::mem::take(&mut self.pending));
-        for change in update.iter().filter(|c| self.is_for_main(c)) {
-            if let Some(main) = &self.main {
+        if let Some(main) = &self.main {
+            for change in update.iter().filter(|c| self.is_for_main(c)) {
                 main.apply(change);
             }
+            main.set_clusters_shown(self.clusters.len());
         }
         for worker in &self.workers {
             // A worker that is gone has nothing to serve.

@@ -14,6 +14,8 @@ use outrigger_config::ir::{CircuitBreakerConfig, RetryBudget};
 #[derive(Debug)]
 pub struct Resource {
     used: AtomicU64,
+    /// A slot was ever taken.
+    touched: AtomicBool,
     /// As configured.
     configured: u64,
     /// In force: runtime may say otherwise than the configuration.
@@ -28,6 +30,7 @@ impl Resource {
     fn up_to(max: u64) -> Self {
         Self {
             used: AtomicU64::new(0),
+            touched: AtomicBool::new(false),
             configured: max,
             max: AtomicU64::new(max),
         }
@@ -57,7 +60,19 @@ impl Resource {
         self.used() >= self.max()
     }
 
+    /// Whether a slot was ever taken: there is nothing to show before.
+    pub fn was_used(&self) -> bool {
+        self.touched.load(Ordering::Relaxed)
+    }
+
+    fn touch(&self) {
+        if !self.touched.load(Ordering::Relaxed) {
+            self.touched.store(true, Ordering::Relaxed);
+        }
+    }
+
     fn try_take(&self, max: u64) -> bool {
+        self.touch();
         self.used
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| {
                 (n < max).then_some(n + 1)
@@ -66,6 +81,7 @@ impl Resource {
     }
 
     fn take(&self) {
+        self.touch();
         self.used.fetch_add(1, Ordering::AcqRel);
     }
 

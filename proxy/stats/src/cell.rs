@@ -99,6 +99,8 @@ pub(crate) struct SlabCells {
     pub(crate) gauges: Box<[AtomicI64]>,
     pub(crate) histograms: Box<[Cells]>,
     pub(crate) texts: Box<[Mutex<Option<Arc<str>>>]>,
+    /// Counters that count as used though they are zero.
+    pub(crate) used: AtomicU64,
     /// Gauges written at all, which `usedonly` shows even at zero.
     pub(crate) touched: AtomicU64,
     /// Gauges whose value was set: it ends with the slab, where what was added stays.
@@ -112,6 +114,7 @@ impl SlabCells {
             gauges: meta.gauges.iter().map(|_| AtomicI64::new(0)).collect(),
             histograms: meta.histograms.iter().map(|_| Cells::default()).collect(),
             texts: meta.texts.iter().map(|_| Mutex::new(None)).collect(),
+            used: AtomicU64::new(0),
             touched: AtomicU64::new(0),
             set: AtomicU64::new(0),
         }
@@ -156,6 +159,13 @@ impl<S: StatSet> Slab<S> {
     #[inline]
     pub fn add(&self, id: CounterId<S>, n: u64) {
         bump(&self.cells.counters[usize::from(id.index)], n);
+    }
+
+    /// Has `usedonly` show a counter even at zero, as Envoy's does once anything was added
+    /// to it, were it nothing. Only for the first 64 counters of a set.
+    pub fn mark_used(&self, id: CounterId<S>) {
+        debug_assert!(id.index < 64, "there are 64 marks");
+        mark(&self.cells.used, id.index);
     }
 
     /// What this slab has counted, for tests and for owners that decide by it.

@@ -29,6 +29,8 @@ pub struct Scope {
 #[derive(Debug)]
 pub(crate) struct ScopeCore {
     pub(crate) prefix: Box<str>,
+    /// Whether tags are taken out of its names.
+    pub(crate) tagged: bool,
     pub(crate) state: Mutex<ScopeState>,
 }
 
@@ -62,6 +64,7 @@ pub(crate) struct SetState {
     pub(crate) meta: &'static SetMeta,
     pub(crate) slabs: Vec<Arc<SlabCells>>,
     pub(crate) counters: Box<[CounterTotal]>,
+    used: u64,
     gauges: Box<[i64]>,
     touched: u64,
     pub(crate) histograms: Box<[HistogramTotal]>,
@@ -84,6 +87,7 @@ impl SetState {
                 .iter()
                 .map(|_| CounterTotal::default())
                 .collect(),
+            used: 0,
             gauges: meta.gauges.iter().map(|_| 0).collect(),
             touched: 0,
             histograms: meta
@@ -110,6 +114,7 @@ impl SetState {
         let Self {
             slabs,
             counters,
+            used,
             gauges,
             touched,
             histograms,
@@ -126,6 +131,7 @@ impl SetState {
                     *total = total.wrapping_add(*cell.get_mut());
                 }
             }
+            *used |= *slab.used.get_mut();
             *touched |= *slab.touched.get_mut();
             for (total, cells) in histograms.iter_mut().zip(&slab.histograms) {
                 cells.add_to(&mut total.retained);
@@ -152,6 +158,13 @@ impl SetState {
             .iter()
             .map(|slab| slab.counters[index].load(Relaxed));
         cells.fold(self.counters[index].retained, u64::wrapping_add)
+    }
+
+    /// Whether counter `index` counts as used whatever its value.
+    pub(crate) fn is_marked(&self, index: usize) -> bool {
+        let masks = self.slabs.iter().map(|slab| slab.used.load(Relaxed));
+        let used = masks.fold(self.used, |all, mask| all | mask);
+        index < 64 && used & (1 << index) != 0
     }
 
     /// The value of gauge `index`, and whether it was ever written.
@@ -288,9 +301,10 @@ impl Scope {
 }
 
 impl ScopeCore {
-    pub(crate) fn new(prefix: &str) -> Self {
+    pub(crate) fn new(prefix: &str, tagged: bool) -> Self {
         Self {
             prefix: sanitize_prefix(prefix).into_boxed_str(),
+            tagged,
             state: Mutex::default(),
         }
     }

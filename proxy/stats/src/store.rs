@@ -13,7 +13,7 @@ use crate::prometheus::labels_of;
 use crate::query::{PrometheusQuery, Rendered, StatsQuery};
 use crate::scope::{Named, NamedKind, Overflow, Scope, ScopeCore, ScopeState, SetState};
 use crate::snapshot::{HistogramRow, Row, RowValue, Snapshot};
-use crate::tags::{Extracted, TagProducer};
+use crate::tags::{Extracted, TagProducer, Tagged};
 
 /// All stats of a process. A clone is the same store.
 #[derive(Clone, Debug)]
@@ -81,7 +81,16 @@ impl Store {
 
     /// The scope of a prefix such as `cluster.backend.`: the living one, if there is one.
     pub fn scope(&self, prefix: &str) -> Scope {
-        let core = ScopeCore::new(prefix);
+        self.scope_of(ScopeCore::new(prefix, true))
+    }
+
+    /// A scope whose stats have no tags, not even those of fixed values: Envoy makes some
+    /// before it knows any. To be called before [`Store::scope`] has made it.
+    pub fn untagged_scope(&self, prefix: &str) -> Scope {
+        self.scope_of(ScopeCore::new(prefix, false))
+    }
+
+    fn scope_of(&self, core: ScopeCore) -> Scope {
         let mut scopes = self.inner.scopes.lock();
         let living = scopes.get(&core.prefix).and_then(Weak::upgrade);
         let core = living.unwrap_or_else(|| {
@@ -234,7 +243,7 @@ impl Store {
         let mut snapshot = Snapshot::default();
         let overflow = self.inner.overflow.value();
         if overflow > 0 && wanted("stats.overflow") {
-            let extracted = tags.then(|| self.extract("stats.overflow"));
+            let extracted = tags.then(|| self.extract("stats.overflow", true));
             let value = RowValue::Counter(overflow);
             snapshot.push(Row {
                 name: "stats.overflow".into(),
@@ -245,7 +254,7 @@ impl Store {
         }
         for core in self.cores() {
             let mut state = core.state.lock();
-            self.scope_rows(&core.prefix, &mut state, wanted, tags, &mut snapshot);
+            self.scope_rows(&core, &mut state, wanted, tags, &mut snapshot);
         }
         snapshot.finish();
         snapshot
@@ -253,18 +262,19 @@ impl Store {
 
     fn scope_rows(
         &self,
-        prefix: &str,
+        core: &ScopeCore,
         state: &mut ScopeState,
         wanted: &dyn Fn(&str) -> bool,
         tags: bool,
         snapshot: &mut Snapshot,
     ) {
+        let ScopeCore { prefix, tagged, .. } = core;
         for set in &mut state.sets {
             set.fold();
             self.accept(prefix, set);
             if tags && set.extracted.is_none() {
                 let names = set.names();
-                let all = names.map(|name| self.extract(&format!("{prefix}{name}")));
+                let all = names.map(|name| self.extract(&format!("{prefix}{name}"), *tagged));
                 set.extracted = Some(all.collect());
             }
             for (at, name) in set.names().enumerate() {
@@ -293,7 +303,7 @@ impl Store {
                 continue;
             };
             if tags && named.extracted.is_none() {
-                named.extracted = Some(self.extract(&name));
+                named.extracted = Some(self.extract(&name, *tagged));
             }
             snapshot.push(Row {
                 name,
@@ -309,7 +319,8 @@ impl Store {
         let (counters, gauges) = (set.meta.counters.len(), set.meta.gauges.len());
         if at < counters {
             let total = set.counter(at);
-            return Some((RowValue::Counter(set.counters[at].value(total)), total > 0));
+            let used = total > 0 || set.is_marked(at);
+            return Some((RowValue::Counter(set.counters[at].value(total)), used));
         }
         let at = at - counters;
         if at < gauges {
@@ -395,8 +406,14 @@ impl Store {
         self.inner.overflow.count();
     }
 
-    fn extract(&self, name: &str) -> Extracted {
-        let tagged = self.inner.tags.produce(name);
+    fn extract(&self, name: &str, tagged: bool) -> Extracted {
+        let tagged = match tagged {
+            true => self.inner.tags.produce(name),
+            false => Tagged {
+                name: name.to_owned(),
+                tags: Vec::new(),
+            },
+        };
         Extracted {
             name: self.intern(tagged.name),
             labels: self.intern(labels_of(&tagged.tags)),

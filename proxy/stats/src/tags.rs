@@ -3,7 +3,7 @@
 //! An extractor marks a part of the name to take out and finds a value. All of them look
 //! at the whole name, and what they marked is taken out at the end, so their order
 //! matters only for the order of the labels: first those that no first token of the name
-//! selects, then those that it does.
+//! selects, tags with a fixed value among them, then those that it does.
 
 use std::sync::Arc;
 
@@ -238,6 +238,8 @@ enum Finder {
     },
     /// With look-ahead or back-references.
     Backtracking(Box<fancy_regex::Regex>),
+    /// Of every name, without a part of it.
+    Fixed(String),
 }
 
 #[derive(Debug)]
@@ -246,8 +248,11 @@ struct Extractor {
     finder: Finder,
 }
 
-/// A part to take out, and a value, both as byte ranges.
-type Found = ((usize, usize), (usize, usize));
+/// A part to take out and a value, both as byte ranges.
+type Ranges = ((usize, usize), (usize, usize));
+
+/// The part of a name to take out as a byte range, and the value.
+type Found<'a> = ((usize, usize), &'a str);
 
 impl Extractor {
     fn default(name: &str, how: Default_) -> Result<Self, ConfigError> {
@@ -317,11 +322,21 @@ impl Extractor {
             }
             Finder::Regex { regex, .. } => literal_prefix(regex.as_str()),
             Finder::Backtracking(regex) => literal_prefix(regex.as_str()),
+            Finder::Fixed(_) => None,
         }
     }
 
-    fn find(&self, name: &str) -> Option<Found> {
+    fn find<'a>(&'a self, name: &'a str) -> Option<Found<'a>> {
+        if let Finder::Fixed(value) = &self.finder {
+            return Some(((0, 0), value));
+        }
+        let (whole, value) = self.find_part(name)?;
+        Some((whole, &name[value.0..value.1]))
+    }
+
+    fn find_part(&self, name: &str) -> Option<Ranges> {
         match &self.finder {
+            Finder::Fixed(_) => None,
             Finder::Tokens(pattern) => find_tokens(pattern, name),
             Finder::Regex {
                 regex,
@@ -368,7 +383,7 @@ fn literal_prefix(regex: &str) -> Option<String> {
 }
 
 /// Matches `name` against a pattern of tokens.
-fn find_tokens(pattern: &str, name: &str) -> Option<Found> {
+fn find_tokens(pattern: &str, name: &str) -> Option<Ranges> {
     let pattern: smallvec::SmallVec<[&str; 8]> = pattern.split('.').collect();
     let mut value = None;
     match_tokens(&pattern, name, 0, &mut value).then_some(())?;
@@ -432,7 +447,6 @@ fn skip_tokens(
 /// Finds the tags of names.
 #[derive(Debug, Default)]
 pub(crate) struct TagProducer {
-    fixed: Vec<(Arc<str>, String)>,
     anywhere: Vec<Extractor>,
     by_first_token: AHashMap<String, Vec<Extractor>>,
 }
@@ -448,7 +462,10 @@ impl TagProducer {
         for tag in &config.tags {
             match tag {
                 TagSpecifier::Fixed { name, value } => {
-                    producer.fixed.push((name.as_str().into(), value.clone()));
+                    producer.anywhere.push(Extractor {
+                        name: name.as_str().into(),
+                        finder: Finder::Fixed(value.clone()),
+                    });
                 }
                 TagSpecifier::Regex { name, regex } if regex.is_empty() => {
                     producer.add_defaults(name)?;
@@ -486,7 +503,7 @@ impl TagProducer {
 
     /// Takes the tags out of `name`.
     pub(crate) fn produce(&self, name: &str) -> Tagged {
-        let mut tags = self.fixed.clone();
+        let mut tags: Vec<(Arc<str>, String)> = Vec::new();
         let mut removed = vec![false; name.len()];
         let first = name.split('.').next().unwrap_or("");
         let selected = self
@@ -502,10 +519,7 @@ impl TagProducer {
                 continue;
             }
             removed[whole.0..whole.1].fill(true);
-            tags.push((
-                Arc::clone(&extractor.name),
-                name[value.0..value.1].to_owned(),
-            ));
+            tags.push((Arc::clone(&extractor.name), value.to_owned()));
         }
         let kept = name
             .char_indices()

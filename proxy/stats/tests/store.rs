@@ -220,7 +220,7 @@ fn istios_rules_take_its_delimiter_out() {
     assert_eq!(
         prometheus(&store, ""),
         "# TYPE envoy_cluster_upstream_rq counter\n\
-         envoy_cluster_upstream_rq{mesh_id=\"m\\\"1\",response_code=\"200\",\
+         envoy_cluster_upstream_rq{response_code=\"200\",mesh_id=\"m\\\"1\",\
          cluster_name=\"outbound|80||a.ns.svc.cluster.local\"} 1\n\
          # TYPE envoy_listener_0_0_0_0_80_http_downstream_cx_total counter\n\
          envoy_listener_0_0_0_0_80_http_downstream_cx_total{mesh_id=\"m\\\"1\",\

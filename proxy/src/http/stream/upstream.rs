@@ -1,7 +1,9 @@
 //! The router's part of a stream: attempts at upstream hosts. What they answer is
 //! in [`response`], what becomes of those that fail in [`outcome`], what is particular
-//! to upgrades in [`tunnel`], what they leave in histograms in [`tracked`].
+//! to upgrades in [`tunnel`], what they are charged to in [`charge`], what they leave in
+//! histograms in [`tracked`].
 
+mod charge;
 mod outcome;
 mod response;
 mod tracked;
@@ -57,6 +59,8 @@ pub(super) struct Upstream {
     committed: bool,
     /// Any of the body was received from the attempt.
     finished: bool,
+    /// Whether a gRPC call is a success is known only at its end.
+    success_deferred: bool,
     /// A 1xx was received.
     informed: bool,
     /// The upstream says how long to wait for the next attempt.

@@ -76,10 +76,6 @@ fn fail(pool: &Arc<Pool>, cluster: &WorkerCluster, reason: ResetReason, why: &st
 }
 
 fn offer_h1(pool: &Arc<Pool>, cluster: &Arc<WorkerCluster>, io: Io, meta: Arc<ConnectionMeta>) {
-    if meta.protocol.is_some() {
-        // As in Envoy the names are there with the first connection.
-        cluster.http1_stats();
-    }
     let connection = h1::ClientConnection::new(io, cluster.info.h1_options());
     if let Some(life) = cluster.info.config.common_http.max_connection_duration {
         let ends = TimerInstant::from_std(meta.opened + life);
@@ -110,7 +106,6 @@ async fn drive_h2(
     io: Io,
     meta: Arc<ConnectionMeta>,
 ) {
-    // As in Envoy the names are there with the first connection.
     let stats = CodecStats::from(cluster.http2_stats());
     let handshake = h2::ClientConnection::handshake(io, cluster.info.h2_options(), stats);
     let (mut driver, handle) = match handshake.await {

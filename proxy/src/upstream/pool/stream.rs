@@ -13,7 +13,7 @@ use crate::network::io::Io;
 use crate::upstream::circuit_breaker::BreakerGuard;
 use crate::upstream::cluster::WorkerCluster;
 use crate::upstream::host::Host;
-use crate::upstream::stats::ClusterStats;
+use crate::upstream::stats::{ClusterStats, Http2CodecStats};
 
 /// What is known of an upstream connection. Dropping the last reference counts
 /// its end.
@@ -34,6 +34,8 @@ pub struct ConnectionMeta {
     pub opened: Instant,
     active: AtomicU32,
     served: AtomicU64,
+    /// It was made, and not only tried.
+    established: bool,
     idle_since: parking_lot::Mutex<Instant>,
     closed_by_peer: AtomicBool,
     closed_while_active: AtomicBool,
@@ -73,6 +75,7 @@ impl ConnectionMeta {
             opened: Instant::now(),
             active: AtomicU32::new(0),
             served: AtomicU64::new(0),
+            established: false,
             idle_since: parking_lot::Mutex::new(Instant::now()),
             closed_by_peer: AtomicBool::new(false),
             closed_while_active: AtomicBool::new(false),
@@ -100,6 +103,7 @@ impl ConnectionMeta {
             // As in Envoy it counts again once its version is known.
             self.cluster.stats.inc(ClusterStats::upstream_cx_total);
         }
+        self.established = true;
         self.local = local;
         self.remote = remote;
         self.tls = tls;
@@ -182,11 +186,20 @@ impl ConnectionMeta {
     }
 }
 
-/// Counts a connection for the version of HTTP that it speaks.
+/// Counts a connection for the version of HTTP that it speaks. As in Envoy the names of
+/// the codec's stats are there with its first connection, even if that is never made.
 fn count_version(cluster: &WorkerCluster, protocol: Option<Protocol>) {
     match protocol {
-        Some(Protocol::Http2) => cluster.stats.inc(ClusterStats::upstream_cx_http2_total),
-        Some(_) => cluster.stats.inc(ClusterStats::upstream_cx_http1_total),
+        Some(Protocol::Http2) => {
+            cluster.stats.inc(ClusterStats::upstream_cx_http2_total);
+            cluster
+                .http2_stats()
+                .inc(Http2CodecStats::nghttp2_upstream_connections);
+        }
+        Some(_) => {
+            cluster.stats.inc(ClusterStats::upstream_cx_http1_total);
+            cluster.http1_stats();
+        }
         None => {}
     }
 }
@@ -199,7 +212,9 @@ impl Drop for ConnectionMeta {
         if let Some(timer) = self.life_timer.get() {
             timer.abort();
         }
-        self.record_requests();
+        if self.established {
+            self.record_requests();
+        }
         stats.gauge_dec(ClusterStats::upstream_cx_active);
         stats.inc(ClusterStats::upstream_cx_destroy);
         stats.record(

@@ -95,10 +95,17 @@ struct Unread {
 
 impl Meter {
     pub(super) fn new(stats: CodecStats, options: &Options, server: bool) -> Self {
-        stats.inc(match server {
-            true => Http2CodecStats::nghttp2_downstream_connections,
-            false => Http2CodecStats::nghttp2_upstream_connections,
-        });
+        if server {
+            stats.inc(Http2CodecStats::nghttp2_downstream_connections);
+        }
+        // There from the first frames on.
+        for gauge in [
+            Http2CodecStats::outbound_frames_active,
+            Http2CodecStats::outbound_control_frames_active,
+            Http2CodecStats::pending_send_bytes,
+        ] {
+            stats.gauge(gauge, 0);
+        }
         Self {
             stats,
             server,

@@ -29,10 +29,8 @@ impl Stream {
     pub(super) fn retried_by_head(&mut self, head: &ResponseHead, end_stream: bool) -> bool {
         match self.decide(Outcome::Head(head)) {
             RetryDecision::Yes(back_off) => {
-                if let (Attempt::Active(active), Some(target)) =
-                    (&self.upstream.attempt, &self.upstream.target)
-                {
-                    active.host().stats.rq_error.fetch_add(1, Ordering::Relaxed);
+                self.charge_host_error();
+                if let Some(target) = &self.upstream.target {
                     target.cluster.charge_retry_code(head.status.as_u16());
                 }
                 self.upstream.finished = end_stream;
@@ -172,6 +170,8 @@ impl Stream {
     }
 
     pub(super) fn on_pool_failure(&mut self, failure: PoolFailure) {
+        let stats = &failure.host.stats;
+        stats.rq_error.fetch_add(1, Ordering::Relaxed);
         if failure.reached_host {
             note_host(&mut self.info.upstream, &failure.host);
         }
@@ -200,7 +200,12 @@ impl Stream {
             if reason == ResetReason::ConnectionTermination {
                 active.note_closed_by_peer();
             }
-            active.host().stats.rq_error.fetch_add(1, Ordering::Relaxed);
+            let stats = &active.host().stats;
+            if self.upstream.committed {
+                self.charge_cut_response(stats);
+            } else {
+                stats.rq_error.fetch_add(1, Ordering::Relaxed);
+            }
         }
         if self.upstream.committed {
             return self.on_reset_after_head(reason);
@@ -230,9 +235,6 @@ impl Stream {
         if std::mem::take(&mut self.chain.encode_out.head) {
             self.send_head();
         }
-        if self.info.is_grpc {
-            self.hcm.count_reset_after_response_started();
-        }
         if self.is_tunnel() && reason == ResetReason::ConnectionTermination {
             // The end of a tunnel is that of its bytes: they are delivered before it.
             self.hcm.count_local_reset();
@@ -248,33 +250,6 @@ impl Stream {
             ResetReason::ProtocolError => ResetReason::LocalReset,
             other => other,
         });
-    }
-
-    pub(super) fn charge_abort(&mut self, status: StatusCode) {
-        self.charge(status.as_u16());
-    }
-
-    /// Counts a status for the cluster, and under the name that the request asked
-    /// for.
-    pub(super) fn charge(&self, status: u16) {
-        let Some(target) = &self.upstream.target else {
-            return;
-        };
-        let router = &self.hcm.config.router;
-        if !router.dynamic_stats {
-            return;
-        }
-        let internal = self.info.internal_request;
-        let suppressed = self.info.is_grpc && router.suppress_grpc_request_failure_code_stats;
-        target.cluster.charge_code(status, internal, suppressed);
-        if let Some(name) = &self.upstream.alt_stat_name {
-            target
-                .cluster
-                .charge_alt_code(name, status, internal, suppressed);
-        }
-        for counted in &self.upstream.counted {
-            counted.charge(status);
-        }
     }
 
     pub(super) fn no_healthy_upstream(&mut self, cluster: &Arc<WorkerCluster>) {
@@ -301,13 +276,7 @@ impl Stream {
         }
         target.cluster.stats.inc(ClusterStats::upstream_rq_timeout);
         count(&self.upstream.counted, RequestStats::upstream_rq_timeout);
-        if let Attempt::Active(active) = &self.upstream.attempt {
-            active
-                .host()
-                .stats
-                .rq_timeout
-                .fetch_add(1, Ordering::Relaxed);
-        }
+        self.charge_host_timeout();
         self.upstream_timeout(details::RESPONSE_TIMEOUT);
     }
 
@@ -325,13 +294,7 @@ impl Stream {
         } else {
             ClusterStats::upstream_rq_per_try_timeout
         });
-        if let Attempt::Active(active) = &self.upstream.attempt {
-            active
-                .host()
-                .stats
-                .rq_timeout
-                .fetch_add(1, Ordering::Relaxed);
-        }
+        self.charge_host_timeout();
         if let RetryDecision::Yes(back_off) = self.decide(Outcome::PerTryTimeout) {
             self.retry_after(back_off);
             self.upstream.after_timeout = true;

@@ -1,6 +1,5 @@
 //! The response of an attempt, on its way to the encode filters.
 
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -79,7 +78,7 @@ impl Stream {
         if self.retried_by_head(&head, end_stream) {
             return;
         }
-        self.commit(&head);
+        self.commit(&head, end_stream);
         if !self.hcm.config.router.suppress_envoy_headers
             && let Some(completed) = self.upstream.completed_at
         {
@@ -115,7 +114,7 @@ impl Stream {
     }
 
     /// No other attempt can follow: the response goes downstream.
-    pub(super) fn commit(&mut self, head: &ResponseHead) {
+    pub(super) fn commit(&mut self, head: &ResponseHead, end_stream: bool) {
         self.upstream.committed = true;
         self.upstream.replay = None;
         self.timers.per_try = None;
@@ -140,15 +139,7 @@ impl Stream {
                 RequestStats::upstream_rq_retry_success,
             );
         }
-        if let Attempt::Active(active) = &self.upstream.attempt {
-            let stats = &active.host().stats;
-            let counter = if head.status.is_server_error() {
-                &stats.rq_error
-            } else {
-                &stats.rq_success
-            };
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
+        self.charge_host(head, end_stream);
         self.upstream.retry_slot = None;
     }
 
@@ -161,6 +152,7 @@ impl Stream {
                 self.info.upstream.body_bytes_received += bytes.len() as u64;
                 self.download.unreleased += bytes.len();
                 if end_stream {
+                    self.charge_host_at_end(None);
                     self.on_response_complete();
                 }
                 let data = Buffer::from(bytes);
@@ -170,11 +162,13 @@ impl Stream {
                 self.encode_data(data, end_stream);
             }
             BodyEvent::End => {
+                self.charge_host_at_end(None);
                 self.on_response_complete();
                 self.encode_data(Buffer::new(), true);
             }
             BodyEvent::Trailers(trailers) => {
                 self.info.upstream.header_bytes_received += trailers.byte_size() as u64;
+                self.charge_host_at_end(Some(&trailers));
                 self.on_response_complete();
                 self.encode_trailers(trailers);
             }
