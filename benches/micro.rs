@@ -118,6 +118,7 @@ fn table(virtual_hosts: &str) -> Arc<RouteTable> {
     let cx = ConvertContext {
         registry: &Registry,
         store: Store::default(),
+        node: Default::default(),
         reject_unknown_fields: false,
     };
     let config = convert::route_table(&message.expect("known fields").bytes, &cx);
@@ -155,6 +156,7 @@ fn stream() -> StreamInfo {
         filter_chain_name: "".into(),
         listener_metadata: None,
         filter_chain_metadata: None,
+        filter_state: Default::default(),
     };
     StreamInfo::new(Arc::new(connection), "".into())
 }

@@ -10,7 +10,7 @@ use prost::Message;
 use xds_api::validate::validate;
 use xds_api::verdict;
 
-use crate::http::{buffer, fault, grpc_stats};
+use crate::http::{alpn, buffer, fault, grpc_stats, istio_stats, peer_metadata};
 
 type MakeFilter = fn(&[u8], &FactoryContext) -> Result<Arc<dyn HttpFilterConfig>, ConfigError>;
 type MakeOverride = fn(&[u8]) -> Result<RouteFilterConfig, ConfigError>;
@@ -23,6 +23,11 @@ struct Entry {
 }
 
 const ENTRIES: &[Entry] = &[
+    Entry {
+        message: alpn::MESSAGE,
+        filter: Some(alpn::filter),
+        route: None,
+    },
     Entry {
         message: buffer::MESSAGE,
         filter: Some(buffer::filter),
@@ -41,6 +46,16 @@ const ENTRIES: &[Entry] = &[
     Entry {
         message: grpc_stats::MESSAGE,
         filter: Some(grpc_stats::filter),
+        route: None,
+    },
+    Entry {
+        message: istio_stats::MESSAGE,
+        filter: Some(istio_stats::filter),
+        route: None,
+    },
+    Entry {
+        message: peer_metadata::MESSAGE,
+        filter: Some(peer_metadata::filter),
         route: None,
     },
 ];

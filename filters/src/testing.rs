@@ -5,27 +5,30 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use filter_api::{
-    CallError, CallFuture, CreateContext, FactoryContext, FilterContext, HttpFilter,
+    CallError, CallFuture, ClusterFacts, CreateContext, FactoryContext, FilterContext, HttpFilter,
     HttpFilterConfig, RouteFilterConfig, RouteInfo, RuntimeSnapshot, Services, WorkerContext,
 };
 use outrigger_stats::{Scope, Store};
 use outrigger_types::{
-    Address, Buffer, ConnectionInfo, HeaderName, HeaderValue, Headers, Method, RequestHead,
-    StreamInfo,
+    Address, Buffer, ConnectionInfo, HeaderName, HeaderValue, Headers, Metadata, Method, Protocol,
+    RequestHead, StreamInfo,
 };
 
 pub(crate) fn factory_context() -> FactoryContext {
     FactoryContext {
         stat_prefix: "http.inbound_test.".into(),
         store: Store::default(),
+        node: Default::default(),
     }
 }
 
-/// Services over one store; every cluster but `gone` exists.
+/// Services over one store; every cluster but `gone` exists, and speaks what the
+/// downstream does.
 pub(crate) struct TestServices {
     pub(crate) store: Store,
     pub(crate) runtime: Arc<RuntimeSnapshot>,
     pub(crate) random: u64,
+    pub(crate) metadata: Option<Arc<Metadata>>,
 }
 
 impl Services for TestServices {
@@ -35,6 +38,13 @@ impl Services for TestServices {
 
     fn cluster_scope(&self, cluster: &str) -> Option<Scope> {
         (cluster != "gone").then(|| self.store.scope(&format!("cluster.{cluster}.")))
+    }
+
+    fn cluster_facts(&self, cluster: &str, downstream: Protocol) -> Option<ClusterFacts> {
+        (cluster != "gone").then(|| ClusterFacts {
+            protocol: downstream,
+            metadata: self.metadata.clone(),
+        })
     }
 
     fn runtime(&self) -> Arc<RuntimeSnapshot> {
@@ -61,6 +71,7 @@ impl TestStream {
                 store: store.clone(),
                 runtime: Arc::default(),
                 random: 0,
+                metadata: None,
             },
             info: stream_info(),
             request: RequestHead::new(Method::POST, path),
@@ -132,6 +143,7 @@ fn stream_info() -> StreamInfo {
         filter_chain_name: "".into(),
         listener_metadata: None,
         filter_chain_metadata: None,
+        filter_state: Default::default(),
     };
     StreamInfo::new(Arc::new(connection), "".into())
 }

@@ -1,6 +1,7 @@
 //! From the command line to a bootstrap that was checked.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use filter_api::{ConfigError, ExtensionRegistry};
@@ -93,6 +94,7 @@ fn context<'a>(registry: &'a dyn ExtensionRegistry, store: &Store) -> ConvertCon
     ConvertContext {
         registry,
         store: store.clone(),
+        node: Arc::default(),
         reject_unknown_fields: false,
     }
 }

@@ -1,14 +1,43 @@
 //! How configuration meets the filters that are built in, without knowing them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use outrigger_stats::Store;
+use outrigger_types::MetadataValue;
 
 use crate::{ConfigError, HttpFilterConfig, RouteFilterConfig};
+
+/// Who this proxy is, by its bootstrap (`core.v3.Node`).
+#[derive(Clone, Debug)]
+pub struct LocalNode {
+    /// Id; may be empty.
+    pub id: Arc<str>,
+    /// A struct of whatever the node says of itself.
+    pub metadata: MetadataValue,
+    /// Region of its locality; may be empty.
+    pub region: Arc<str>,
+    /// Zone of its locality; may be empty.
+    pub zone: Arc<str>,
+}
+
+impl Default for LocalNode {
+    /// A node that says nothing.
+    fn default() -> Self {
+        Self {
+            id: "".into(),
+            metadata: MetadataValue::Struct(BTreeMap::new()),
+            region: "".into(),
+            zone: "".into(),
+        }
+    }
+}
 
 /// Where a filter is being configured.
 #[derive(Clone, Debug)]
 pub struct FactoryContext {
+    /// Who this proxy is.
+    pub node: Arc<LocalNode>,
     /// Prefix of the stats of the HCM or listener, with its final dot:
     /// `http.ingress.`
     pub stat_prefix: Arc<str>,

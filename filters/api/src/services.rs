@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use outrigger_stats::Scope;
-use outrigger_types::{RequestHead, ResetReason, ResponseHead};
+use outrigger_types::{Metadata, Protocol, RequestHead, ResetReason, ResponseHead};
 
 use crate::RuntimeSnapshot;
 
@@ -35,6 +35,16 @@ pub enum CallError {
     Reset(ResetReason),
 }
 
+/// What filters may know of a cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterFacts {
+    /// The version of HTTP that it is spoken to for the stream that asks; the newest if the
+    /// TLS handshake will say.
+    pub protocol: Protocol,
+    /// Its metadata, if it has any.
+    pub metadata: Option<Arc<Metadata>>,
+}
+
 /// A call under way; dropping it cancels it.
 pub type CallFuture = Pin<Box<dyn Future<Output = Result<CallResponse, CallError>> + Send>>;
 
@@ -46,6 +56,10 @@ pub trait Services: Send + Sync {
 
     /// The stats scope of a cluster; none if there is no such cluster.
     fn cluster_scope(&self, cluster: &str) -> Option<Scope>;
+
+    /// What is known of a cluster, for a stream that came in `downstream`; none if there is
+    /// no such cluster.
+    fn cluster_facts(&self, cluster: &str, downstream: Protocol) -> Option<ClusterFacts>;
 
     /// The runtime as it is now.
     fn runtime(&self) -> Arc<RuntimeSnapshot>;

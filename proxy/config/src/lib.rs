@@ -10,5 +10,6 @@ pub mod format;
 pub mod ir;
 pub mod matcher;
 pub mod re2;
+pub mod workload;
 
 pub(crate) use xds_api::pb;

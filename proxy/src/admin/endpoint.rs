@@ -110,6 +110,7 @@ fn listener(
     let cx = ConvertContext {
         registry,
         store: worker.store.clone(),
+        node: Default::default(),
         reject_unknown_fields: true,
     };
     let mut config = convert::listener(&parsed.bytes, &cx)

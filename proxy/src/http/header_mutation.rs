@@ -167,6 +167,7 @@ mod tests {
             filter_chain_name: "".into(),
             listener_metadata: None,
             filter_chain_metadata: None,
+            filter_state: Default::default(),
         };
         StreamInfo::new(Arc::new(connection), "".into())
     }

@@ -7,6 +7,7 @@ use outrigger_stats::{Scope, Slab};
 use outrigger_types::ConnectionInfo;
 
 use super::stats::ListenerStats;
+use crate::network::exchange::{Exchange, Told};
 use crate::network::io::Io;
 use crate::network::tls::{ContextStats, ServerContext, TlsFailure, TlsFailureKind, TlsStats};
 
@@ -32,6 +33,8 @@ pub struct Handshake {
     pub(super) context: Arc<ServerContext>,
     pub(super) stats: Arc<HandshakeStats>,
     pub(super) listener: Slab<ListenerStats>,
+    /// What the ends tell each other after it.
+    pub(super) exchange: Option<Arc<Exchange>>,
     /// How long it may take; none for any time.
     pub(super) timeout: Option<Duration>,
 }
@@ -50,7 +53,7 @@ impl Handshake {
     ///
     /// # Errors
     /// Who ended the connection; all is counted then.
-    pub async fn run(self, io: Io, connection: &ConnectionInfo) -> Result<Io, Lost> {
+    pub async fn run(self, io: Io, connection: &Arc<ConnectionInfo>) -> Result<Io, Lost> {
         let server = match self.context.current() {
             Ok(Some(server)) => server,
             Ok(None) => {
@@ -77,8 +80,13 @@ impl Handshake {
         match accepted {
             Ok((io, info)) => {
                 self.stats.tls.note_handshake(&info);
-                connection.tls.get_or_init(|| Arc::new(info));
-                Ok(io)
+                let tls = connection.tls.get_or_init(|| Arc::new(info));
+                Ok(match &self.exchange {
+                    Some(exchange) => {
+                        exchange.begin(io, &tls.alpn, Told::Downstream(connection.clone()))
+                    }
+                    None => io,
+                })
             }
             Err(failure) => {
                 note(&failure);

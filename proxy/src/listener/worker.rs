@@ -27,6 +27,7 @@ use super::stats::{DiscoveredFilterStats, ListenerStats, WorkerListenerStats};
 use super::{ListenerSockets, ListenerSpec};
 use crate::access_log::AccessLogger;
 use crate::http::conn_manager::{self, Hcm};
+use crate::network::exchange::{Exchange, Told};
 use crate::network::io::Io;
 use crate::network::transport_socket::DownstreamSocket;
 use crate::server::worker::Worker;
@@ -84,6 +85,8 @@ enum Terminal {
 /// A filter chain on this worker.
 struct Chain {
     config: Arc<FilterChainConfig>,
+    /// What the ends of its connections tell each other first.
+    exchange: Option<Arc<Exchange>>,
     terminal: Terminal,
     /// Ends the chain's connections as soon as they are idle.
     drain: CancellationToken,
@@ -267,7 +270,9 @@ impl Chain {
             NetworkTerminal::Tcp(tcp) => Terminal::Tcp(TcpProxy::new(tcp.clone(), worker, limit)),
             NetworkTerminal::None => Terminal::None,
         };
+        let exchange = config.exchange.as_ref();
         Self {
+            exchange: exchange.map(|exchange| Exchange::new(exchange, &worker.store)),
             config: config.clone(),
             terminal,
             drain: idle.child_token(),
@@ -283,6 +288,13 @@ impl Chain {
         handshake: Option<Handshake>,
         account: Option<Arc<Account>>,
     ) {
+        let io = match &self.exchange {
+            // Without TLS nothing is agreed on.
+            Some(exchange) if handshake.is_none() => {
+                exchange.begin(io, b"", Told::Downstream(info.clone()))
+            }
+            _ => io,
+        };
         match &self.terminal {
             Terminal::Http(hcm) => {
                 let drain = self.drain.child_token();
@@ -499,7 +511,7 @@ impl Shared {
             return;
         }
         let account = log.as_ref().map(|log| log.account.clone());
-        let handshake = self.handshake(&state.spec, &chain.config);
+        let handshake = self.handshake(&state.spec, &chain);
         let guard = ConnectionGuard::new(self);
         tokio::spawn(async move {
             tokio::select! {
@@ -513,15 +525,17 @@ impl Shared {
 
 impl Shared {
     /// The handshake of a connection, if its chain has TLS.
-    fn handshake(&self, spec: &ListenerSpec, chain: &FilterChainConfig) -> Option<Handshake> {
-        let DownstreamSocket::Tls(context) = spec.sockets.of(chain.fingerprint) else {
+    fn handshake(&self, spec: &ListenerSpec, chain: &Chain) -> Option<Handshake> {
+        let config = &chain.config;
+        let DownstreamSocket::Tls(context) = spec.sockets.of(config.fingerprint) else {
             return None;
         };
         Some(Handshake {
             context,
             stats: self.handshake_stats().clone(),
             listener: self.stats.clone(),
-            timeout: chain.transport_socket_connect_timeout,
+            exchange: chain.exchange.clone(),
+            timeout: config.transport_socket_connect_timeout,
         })
     }
 
@@ -553,6 +567,7 @@ fn connection_info(
         filter_chain_name: chain.map_or_else(|| "".into(), |chain| chain.name.clone()),
         listener_metadata: state.spec.config.metadata.clone(),
         filter_chain_metadata: chain.and_then(|chain| chain.metadata.clone()),
+        filter_state: OnceLock::new(),
     }
 }
 

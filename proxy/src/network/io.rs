@@ -16,6 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
+use super::exchange::Exchanging;
+
 /// Who counts what the sockets of its connections carry.
 pub trait ByteSink: Send + Sync {
     /// A socket has given or taken so many bytes.
@@ -103,6 +105,8 @@ enum Socket {
     Duplex(DuplexStream),
     /// TLS over another connection.
     Tls(Box<TlsStream<Io>>),
+    /// Over another connection, whose ends tell first who they are.
+    Exchanging(Box<Exchanging>),
 }
 
 impl From<TcpStream> for Io {
@@ -136,6 +140,10 @@ impl Io {
 
     /// Counts with `sink` what the socket carries from now on, at each read and write.
     pub fn report_to(&mut self, sink: Arc<dyn ByteSink>) {
+        if let Socket::Exchanging(stream) = &mut self.socket {
+            // What the exchange takes is of the socket too.
+            return stream.io_mut().report_to(sink);
+        }
         self.report = Some(Report {
             sink,
             last_read: 0,
@@ -152,6 +160,11 @@ impl Io {
     /// A connection within a TLS session, after the handshake.
     pub fn over_tls(stream: TlsStream<Self>) -> Self {
         Self::over(Socket::Tls(Box::new(stream)))
+    }
+
+    /// A connection on which both ends tell first who they are.
+    pub(super) fn exchanging(stream: Exchanging) -> Self {
+        Self::over(Socket::Exchanging(Box::new(stream)))
     }
 
     /// Puts `bytes` back: they are read again before anything of the socket.
@@ -183,6 +196,7 @@ impl Io {
         match &self.socket {
             Socket::Tcp(stream) => stream.set_nodelay(on),
             Socket::Tls(stream) => stream.get_ref().0.set_nodelay(on),
+            Socket::Exchanging(stream) => stream.io().set_nodelay(on),
             Socket::Unix(_) | Socket::Duplex(_) => Ok(()),
         }
     }
@@ -196,6 +210,7 @@ impl Io {
             Socket::Tcp(stream) => stream.local_addr()?.into(),
             Socket::Unix(stream) => pipe(&stream.local_addr()?),
             Socket::Tls(stream) => return stream.get_ref().0.local_address(),
+            Socket::Exchanging(stream) => return stream.io().local_address(),
             Socket::Duplex(_) => in_memory(),
         })
     }
@@ -209,6 +224,7 @@ impl Io {
             Socket::Tcp(stream) => stream.peer_addr()?.into(),
             Socket::Unix(stream) => pipe(&stream.peer_addr()?),
             Socket::Tls(stream) => return stream.get_ref().0.peer_address(),
+            Socket::Exchanging(stream) => return stream.io().peer_address(),
             Socket::Duplex(_) => in_memory(),
         })
     }
@@ -220,6 +236,7 @@ impl Io {
             Socket::Tcp(stream) => now(stream.ready(Interest::READABLE)),
             Socket::Unix(stream) => now(stream.ready(Interest::READABLE)),
             Socket::Tls(stream) => return stream.get_ref().0.has_hung_up(),
+            Socket::Exchanging(stream) => return stream.io().has_hung_up(),
             Socket::Duplex(_) => None,
         };
         ready.is_some_and(|ready| ready.is_ok_and(Ready::is_read_closed))
@@ -230,6 +247,7 @@ impl Io {
         match &self.socket {
             Socket::Tcp(stream) => Some(stream),
             Socket::Tls(stream) => stream.get_ref().0.tcp(),
+            Socket::Exchanging(stream) => stream.io().tcp(),
             Socket::Unix(_) | Socket::Duplex(_) => None,
         }
     }
@@ -281,6 +299,7 @@ impl AsyncRead for Io {
             Socket::Unix(s) => Pin::new(s).poll_read(cx, buf),
             Socket::Duplex(s) => Pin::new(s).poll_read(cx, buf),
             Socket::Tls(s) => Pin::new(&mut **s).poll_read(cx, buf),
+            Socket::Exchanging(s) => Pin::new(&mut **s).poll_read(cx, buf),
         };
         let read = (buf.filled().len() - before) as u64;
         this.read += read;
@@ -318,6 +337,7 @@ impl AsyncWrite for Io {
             Socket::Unix(s) => Pin::new(s).poll_write(cx, buf),
             Socket::Duplex(s) => Pin::new(s).poll_write(cx, buf),
             Socket::Tls(s) => Pin::new(&mut **s).poll_write(cx, buf),
+            Socket::Exchanging(s) => Pin::new(&mut **s).poll_write(cx, buf),
         };
         self.count(buf.len(), result)
     }
@@ -332,6 +352,7 @@ impl AsyncWrite for Io {
             Socket::Unix(s) => Pin::new(s).poll_write_vectored(cx, bufs),
             Socket::Duplex(s) => Pin::new(s).poll_write_vectored(cx, bufs),
             Socket::Tls(s) => Pin::new(&mut **s).poll_write_vectored(cx, bufs),
+            Socket::Exchanging(s) => Pin::new(&mut **s).poll_write_vectored(cx, bufs),
         };
         self.count(bufs.iter().map(|buf| buf.len()).sum(), result)
     }
@@ -342,6 +363,7 @@ impl AsyncWrite for Io {
             Socket::Unix(s) => s.is_write_vectored(),
             Socket::Duplex(s) => s.is_write_vectored(),
             Socket::Tls(s) => s.is_write_vectored(),
+            Socket::Exchanging(s) => s.is_write_vectored(),
         }
     }
 
@@ -351,6 +373,7 @@ impl AsyncWrite for Io {
             Socket::Unix(s) => Pin::new(s).poll_flush(cx),
             Socket::Duplex(s) => Pin::new(s).poll_flush(cx),
             Socket::Tls(s) => Pin::new(&mut **s).poll_flush(cx),
+            Socket::Exchanging(s) => Pin::new(&mut **s).poll_flush(cx),
         }
     }
 
@@ -360,6 +383,7 @@ impl AsyncWrite for Io {
             Socket::Unix(s) => Pin::new(s).poll_shutdown(cx),
             Socket::Duplex(s) => Pin::new(s).poll_shutdown(cx),
             Socket::Tls(s) => Pin::new(&mut **s).poll_shutdown(cx),
+            Socket::Exchanging(s) => Pin::new(&mut **s).poll_shutdown(cx),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Connections beneath the protocols.
 
+pub mod exchange;
 pub mod io;
 pub mod local_address;
 pub mod tls;

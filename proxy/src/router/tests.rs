@@ -21,6 +21,7 @@ fn table(virtual_hosts: Value) -> Arc<RouteTable> {
     let cx = ConvertContext {
         registry: &Registry,
         store: Store::default(),
+        node: Default::default(),
         reject_unknown_fields: false,
     };
     let config = convert::route_table(&message.bytes, &cx).expect("a valid configuration");

@@ -160,6 +160,7 @@ impl Main {
             drain_policy(&settings.options),
         );
         snapshot.serve_main(own.clone());
+        snapshot.set_node(settings.bootstrap.config.node.local());
         snapshot.set_ads(settings.bootstrap.config.ads.is_some());
         snapshot.set_drain_time(settings.options.drain_time);
         let (xds, notices) = Xds::new(&settings.bootstrap.config, &settings.store, own.clone());

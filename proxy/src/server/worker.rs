@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use filter_api::{CallError, CallFuture, CallResponse, RuntimeSnapshot, Services};
+use filter_api::{CallError, CallFuture, CallResponse, ClusterFacts, RuntimeSnapshot, Services};
+use outrigger_config::ir::UpstreamProtocolConfig;
 use outrigger_stats::{Scope, Slab, Store};
-use outrigger_types::{Buffer, RequestHead, ResponseHead};
+use outrigger_types::{Buffer, Protocol, RequestHead, ResponseHead};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::mpsc;
 
@@ -420,6 +421,19 @@ impl Services for Worker {
         self.cluster(cluster).map(|c| c.info.scope.clone())
     }
 
+    fn cluster_facts(&self, cluster: &str, downstream: Protocol) -> Option<ClusterFacts> {
+        let info = self.cluster(cluster)?.info.clone();
+        let protocol = match info.config.protocol {
+            UpstreamProtocolConfig::Http1 => Protocol::Http11,
+            UpstreamProtocolConfig::Http2 | UpstreamProtocolConfig::Auto => Protocol::Http2,
+            UpstreamProtocolConfig::Downstream => downstream,
+        };
+        Some(ClusterFacts {
+            protocol,
+            metadata: info.config.metadata.clone(),
+        })
+    }
+
     fn runtime(&self) -> Arc<RuntimeSnapshot> {
         self.runtime.load_full()
     }
@@ -439,7 +453,7 @@ async fn call(
         .choose(&LbContext::default())
         .host
         .ok_or(CallError::NoHost)?;
-    let speaks = cluster.info.speaks(outrigger_types::Protocol::Http11);
+    let speaks = cluster.info.speaks(Protocol::Http11);
     let wanted = Wanted {
         speaks,
         ..Wanted::default()

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use filter_api::{ConfigError, ExtensionRegistry, RuntimeSnapshot};
+use filter_api::{ConfigError, ExtensionRegistry, LocalNode, RuntimeSnapshot};
 use outrigger_config::convert::{ConvertContext, Converted};
 use outrigger_stats::{Slab, Store};
 use tokio::sync::mpsc;
@@ -86,6 +86,7 @@ pub struct Snapshot {
     store: Store,
     registry: Arc<dyn ExtensionRegistry>,
     reject_unknown: bool,
+    node: Arc<LocalNode>,
     workers: Vec<mpsc::UnboundedSender<Update>>,
     pending: Vec<Change>,
     clusters: BTreeMap<Arc<str>, ClusterEntry>,
@@ -127,6 +128,7 @@ impl Snapshot {
             store: store.clone(),
             registry,
             reject_unknown,
+            node: Arc::default(),
             workers,
             pending: Vec::new(),
             clusters: BTreeMap::new(),
@@ -146,6 +148,11 @@ impl Snapshot {
             runtime: Arc::default(),
             clean_up_at: None,
         }
+    }
+
+    /// Says who this proxy is, which filters may want to know. Nobody by default.
+    pub fn set_node(&mut self, node: LocalNode) {
+        self.node = Arc::new(node);
     }
 
     /// Gives the main thread clusters of its own, those named by [`use_on_main`](Self::use_on_main).
@@ -222,6 +229,7 @@ impl Snapshot {
         let cx = ConvertContext {
             registry: &*self.registry,
             store: self.store.clone(),
+            node: self.node.clone(),
             reject_unknown_fields: self.reject_unknown,
         };
         let converted = convert(&cx)?;

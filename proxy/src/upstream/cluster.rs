@@ -22,6 +22,7 @@ use super::priority_set::PrioritySet;
 use super::stats::{BudgetStats, ClusterStats, Http1CodecStats, Http2CodecStats, SizeStats};
 use crate::http::codec::{h1, h2};
 use crate::http::codec_options;
+use crate::network::exchange::Exchange;
 use crate::network::io::ByteSink;
 use crate::network::tls::{ContextNames, ContextStats, TlsStats};
 use crate::network::transport_socket::UpstreamSockets;
@@ -194,6 +195,8 @@ pub struct Wanted<'a> {
     pub speaks: Speaks,
     /// The server that its TLS session was made with; none for whom the context names.
     pub server_name: Option<&'a Arc<str>>,
+    /// Protocols that TLS offers in place of those that the context names.
+    pub alpn: Option<&'a Arc<[Box<[u8]>]>>,
 }
 
 /// What the connections of a pool have in common.
@@ -204,6 +207,7 @@ struct PoolKey {
     priority: RoutingPriority,
     speaks: Speaks,
     server_name: Option<Arc<str>>,
+    alpn: Option<Arc<[Box<[u8]>]>>,
 }
 
 /// The pools of a cluster.
@@ -250,6 +254,7 @@ pub struct WorkerCluster {
     http2: OnceLock<Slab<Http2CodecStats>>,
     tls: OnceLock<Arc<TlsStats>>,
     contexts: OnceLock<Slab<ContextStats>>,
+    exchange: OnceLock<Arc<Exchange>>,
     /// `upstream_rq_time`, which as in Envoy is not there before the first response.
     time: OnceLock<Histogram>,
     lb: Mutex<LoadBalancer>,
@@ -289,6 +294,7 @@ impl WorkerCluster {
             http2: OnceLock::new(),
             tls: OnceLock::new(),
             contexts: OnceLock::new(),
+            exchange: OnceLock::new(),
             time: OnceLock::new(),
             lb: Mutex::new(lb),
             pools: Mutex::default(),
@@ -316,6 +322,13 @@ impl WorkerCluster {
     /// What TLS handshakes count, made with the first of them.
     pub(super) fn tls_stats(&self) -> &Arc<TlsStats> {
         self.tls.get_or_init(|| TlsStats::new(&self.info.scope))
+    }
+
+    /// What the ends of its connections tell each other; made with the first of them.
+    pub(super) fn exchange(&self) -> Option<&Arc<Exchange>> {
+        let config = self.info.config.exchange.as_ref()?;
+        let made = || Exchange::new(config, self.info.scope.store());
+        Some(self.exchange.get_or_init(made))
     }
 
     /// What TLS contexts count, made when there is something to count.
@@ -434,6 +447,7 @@ impl WorkerCluster {
             priority: wanted.priority,
             speaks: wanted.speaks,
             server_name: wanted.server_name.cloned(),
+            alpn: wanted.alpn.cloned(),
         };
         let mut pools = self.pools.lock();
         if let Some(known) = pools.by_key.get(&key) {

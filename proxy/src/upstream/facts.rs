@@ -35,6 +35,7 @@ pub fn note_connection(upstream: &mut UpstreamInfo, meta: &ConnectionMeta) {
     upstream.local = meta.local.clone();
     upstream.remote = Some(meta.remote.clone());
     upstream.tls.clone_from(&meta.tls);
+    upstream.filter_state.clone_from(&meta.filter_state);
     upstream.protocol = meta.protocol;
     upstream.connect_start = Some(meta.connect_start);
     upstream.connect_end = Some(meta.opened);

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::{Address, FilterState, Metadata, Protocol, ResponseFlags, TlsInfo};
+use crate::{Address, FilterState, FilterStateObject, Metadata, Protocol, ResponseFlags, TlsInfo};
 
 /// `%RESPONSE_CODE_DETAILS%`: usually one of [`details`].
 pub type Details = Cow<'static, str>;
@@ -91,6 +91,8 @@ pub struct ConnectionInfo {
     pub listener_metadata: Option<Arc<Metadata>>,
     /// The filter chain's metadata, if it has any.
     pub filter_chain_metadata: Option<Arc<Metadata>>,
+    /// What a network filter left with the connection; unset until one has.
+    pub filter_state: OnceLock<FilterState>,
 }
 
 impl ConnectionInfo {
@@ -182,6 +184,9 @@ pub struct UpstreamInfo {
     pub cluster_metadata: Option<Arc<Metadata>>,
     /// Zone of the chosen host's locality.
     pub zone: Option<Arc<str>>,
+    /// What a network filter leaves with the upstream connection, possibly while the stream
+    /// lasts; none if it has no such filter.
+    pub filter_state: Option<Arc<OnceLock<FilterState>>>,
 }
 
 /// One stream's facts.
@@ -246,6 +251,8 @@ pub struct StreamInfo {
     pub metadata: Option<Box<Metadata>>,
     /// What filters left with the stream; made on first use.
     pub filter_state: Option<Box<FilterState>>,
+    /// Protocols that TLS offers upstream in place of those that the cluster's context names.
+    pub upstream_alpn: Option<Arc<[Box<[u8]>]>>,
     /// Whether the request came from an internal address, by the HCM's rules.
     pub internal_request: bool,
     /// Whether the request is gRPC.
@@ -291,6 +298,7 @@ impl StreamInfo {
             downstream_remote,
             metadata: None,
             filter_state: None,
+            upstream_alpn: None,
             internal_request: false,
             is_grpc: false,
             health_check: false,
@@ -307,6 +315,13 @@ impl StreamInfo {
     /// The dynamic metadata, made if there is none yet.
     pub fn metadata_mut(&mut self) -> &mut Metadata {
         self.metadata.get_or_insert_default()
+    }
+
+    /// What a filter left under a key, with the stream or with its connection.
+    pub fn filter_state_object(&self, key: &str) -> Option<&FilterStateObject> {
+        let of_stream = self.filter_state.as_deref();
+        let of_connection = || self.connection.filter_state.get()?.get(key);
+        of_stream.and_then(|s| s.get(key)).or_else(of_connection)
     }
 
     /// The filter state, made if there is none yet.

@@ -47,6 +47,7 @@ pub(crate) fn context() -> ConvertContext<'static> {
     ConvertContext {
         registry: &Registry,
         store: store(),
+        node: Default::default(),
         reject_unknown_fields: false,
     }
 }

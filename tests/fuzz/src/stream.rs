@@ -23,6 +23,7 @@ pub(crate) fn info() -> StreamInfo {
         filter_chain_name: "".into(),
         listener_metadata: None,
         filter_chain_metadata: None,
+        filter_state: Default::default(),
     };
     StreamInfo::new(Arc::new(connection), "".into())
 }

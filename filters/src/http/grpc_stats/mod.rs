@@ -160,6 +160,7 @@ impl GrpcStatsFilter {
         let object = FilterStateObject {
             typed: MetadataValue::Struct(fields),
             plain: Some(format!("{},{}", self.sent, self.received).into()),
+            fields: Default::default(),
         };
         cx.info.filter_state_mut().set(STATE_KEY, object);
     }

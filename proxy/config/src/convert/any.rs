@@ -41,7 +41,7 @@ impl Typed {
     fn from_typed_struct(bytes: &[u8]) -> Result<Self> {
         let (type_url, value) =
             any_parts(bytes).map_err(|error| ConfigError::new(error.to_string()))?;
-        let name = message_name(type_url)?;
+        let name = bare(type_url);
         let Some(message) = message_by_url(type_url) else {
             return Err(ConfigError::new(format!("unknown type \"{type_url}\"")));
         };
@@ -62,7 +62,7 @@ impl Typed {
         }
         let (type_url, _) =
             any_parts(&any.value).map_err(|error| ConfigError::new(error.to_string()))?;
-        message_name(type_url)
+        Ok(bare(type_url))
     }
 
     /// The canonical type URL.
@@ -82,6 +82,11 @@ impl Typed {
             self.name
         )))
     }
+}
+
+/// The name in a type URL of a `TypedStruct`, where it may stand alone.
+fn bare(type_url: &str) -> &str {
+    type_url.rsplit_once('/').map_or(type_url, |(_, name)| name)
 }
 
 fn message_name(type_url: &str) -> Result<&str> {

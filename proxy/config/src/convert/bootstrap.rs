@@ -15,7 +15,7 @@ use super::path::{Within, duration_or, each, optional, refuse, required};
 use super::runtime_layer::layers;
 use super::source::{api, config_source};
 use super::stats::stats_config;
-use super::structure::json_object;
+use super::structure::{json_object, structure};
 use super::{ConvertContext, Converted, Result, check, defaults, raw};
 use crate::ir::{
     AdminConfig, ApiConfigSource, BootstrapConfig, ConfigSourceConfig, LogFormatConfig, NodeConfig,
@@ -164,7 +164,7 @@ fn node(message: Option<core::Node>) -> NodeConfig {
     let core::Node {
         id,
         cluster,
-        metadata: _,
+        metadata,
         dynamic_parameters: _,
         locality,
         user_agent_name: _,
@@ -177,6 +177,7 @@ fn node(message: Option<core::Node>) -> NodeConfig {
         id: id.into(),
         cluster: cluster.into(),
         locality: locality_name(locality),
+        metadata: structure(metadata.unwrap_or_default()),
         message: Bytes::new(),
     }
 }

@@ -14,7 +14,7 @@ use super::original_dst::{self, OriginalDst};
 use super::path::{Within, each, must_be_off, non_empty, optional, refuse, u32_or};
 use super::structure::{metadata, structure};
 use super::tls::upstream_transport;
-use super::{ConvertContext, Converted, Result, check, defaults};
+use super::{ConvertContext, Converted, Result, check, defaults, metadata_exchange};
 use crate::ir::{
     ClusterConfig, TcpKeepalive, TrackedStats, TransportMatch, UpstreamProtocolConfig,
     UpstreamTransport,
@@ -33,12 +33,12 @@ pub fn cluster(bytes: &[u8], cx: &ConvertContext<'_>) -> Result<Converted<Cluste
         bytes,
         cx,
         |message| format!("cluster \"{}\"", message.name),
-        convert,
+        |message| convert(message, cx),
     )
 }
 
 /// Takes the message apart; long because every field stands here once.
-fn convert(message: pb::Cluster) -> Result<ClusterConfig> {
+fn convert(message: pb::Cluster, cx: &ConvertContext<'_>) -> Result<ClusterConfig> {
     let pb::Cluster {
         transport_socket_matches,
         transport_socket_matcher: _,
@@ -80,7 +80,7 @@ fn convert(message: pb::Cluster) -> Result<ClusterConfig> {
         upstream_connection_options,
         close_connections_on_host_health_failure: _,
         ignore_health_on_host_removal: _,
-        filters: _,
+        filters,
         load_balancing_policy,
         lrs_server: _,
         lrs_report_endpoint_metrics: _,
@@ -161,6 +161,7 @@ fn convert(message: pb::Cluster) -> Result<ClusterConfig> {
             transport_socket_matches,
             socket_match,
         )?,
+        exchange: metadata_exchange::of_cluster(filters, cx)?,
         tcp_keepalive: connection_options(upstream_connection_options),
         bind_source: optional("upstream_bind_config", upstream_bind_config, bind_source)?.flatten(),
         metadata: metadata(metadata_message),

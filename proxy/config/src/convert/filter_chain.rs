@@ -12,12 +12,16 @@ use super::path::{Within, each, must_be_off, optional, port, refuse, timeout_or,
 use super::structure::metadata;
 use super::tcp_proxy::tcp_proxy;
 use super::tls::downstream_transport;
-use super::{ConvertContext, Result};
-use crate::ir::{FilterChainConfig, FilterChainMatchConfig, NetworkTerminal, SourceType};
+use super::{ConvertContext, Result, metadata_exchange};
+use crate::ir::{
+    FilterChainConfig, FilterChainMatchConfig, MetadataExchangeConfig, NetworkTerminal, SourceType,
+};
 use crate::pb::envoy::config::listener::v3 as pb;
 
 const HCM: &str =
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+/// Metrics, which are not reported yet.
+const ISTIO_STATS: &str = "stats.PluginConfig";
 const TCP_PROXY: &str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
 
 /// Converts a filter chain.
@@ -36,10 +40,12 @@ pub(super) fn filter_chain(
         name,
     } = message;
     must_be_off("use_proxy_proto", use_proxy_proto)?;
+    let filters = network_filters(filters, cx)?;
     Ok(FilterChainConfig {
         name: name.into(),
         matches: optional("filter_chain_match", filter_chain_match, criteria)?.unwrap_or_default(),
-        terminal: terminal(filters, cx)?,
+        exchange: filters.exchange,
+        terminal: filters.terminal,
         transport: optional("transport_socket", socket, downstream_transport)?.unwrap_or_default(),
         transport_socket_connect_timeout: timeout_or(
             "transport_socket_connect_timeout",
@@ -57,23 +63,55 @@ fn fingerprint(message: &pb::FilterChain) -> u64 {
     ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one(message.encode_to_vec())
 }
 
-/// The one filter that ends the chain; none closes the connection.
-fn terminal(filters: Vec<pb::Filter>, cx: &ConvertContext<'_>) -> Result<NetworkTerminal> {
-    let count = filters.len();
-    let converted = each("filters", filters.into_iter().enumerate(), |(i, filter)| {
-        let terminal = network_filter(filter, cx)?;
-        if i + 1 < count {
-            return Err(ConfigError::new("a terminal filter must be the last one"));
-        }
-        Ok(terminal)
-    })?;
-    Ok(converted
-        .into_iter()
-        .next()
-        .unwrap_or(NetworkTerminal::None))
+/// The network filters of a chain.
+struct NetworkFilters {
+    exchange: Option<Arc<MetadataExchangeConfig>>,
+    terminal: NetworkTerminal,
 }
 
-fn network_filter(message: pb::Filter, cx: &ConvertContext<'_>) -> Result<NetworkTerminal> {
+/// One of them.
+enum NetworkFilter {
+    /// It has no effect here.
+    Idle,
+    Exchange(Arc<MetadataExchangeConfig>),
+    /// It ends the chain.
+    Terminal(NetworkTerminal),
+}
+
+/// The filters of a chain; no filter at all closes the connection.
+fn network_filters(filters: Vec<pb::Filter>, cx: &ConvertContext<'_>) -> Result<NetworkFilters> {
+    let count = filters.len();
+    let mut found = NetworkFilters {
+        exchange: None,
+        terminal: NetworkTerminal::None,
+    };
+    each("filters", filters.into_iter().enumerate(), |(i, filter)| {
+        let name = filter.name.clone();
+        let is_last = i + 1 == count;
+        match network_filter(filter, cx)? {
+            NetworkFilter::Terminal(_) if !is_last => {
+                return Err(ConfigError::new("a terminal filter must be the last one"));
+            }
+            NetworkFilter::Idle | NetworkFilter::Exchange(_) if is_last => {
+                return Err(ConfigError::new(format!(
+                    "non-terminal filter named {name} is the last filter in a network filter chain"
+                )));
+            }
+            NetworkFilter::Exchange(_) if found.exchange.is_some() => {
+                return Err(ConfigError::new(
+                    "metadata is exchanged once on a connection",
+                ));
+            }
+            NetworkFilter::Idle => {}
+            NetworkFilter::Exchange(config) => found.exchange = Some(config),
+            NetworkFilter::Terminal(terminal) => found.terminal = terminal,
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+fn network_filter(message: pb::Filter, cx: &ConvertContext<'_>) -> Result<NetworkFilter> {
     use pb::filter::ConfigType;
     let pb::Filter { name, config_type } = message;
     let config = match config_type {
@@ -89,19 +127,22 @@ fn network_filter(message: pb::Filter, cx: &ConvertContext<'_>) -> Result<Networ
         }
     };
     let typed = Typed::unpack(config).within("typed_config")?;
-    match typed.name.as_str() {
-        HCM => typed
-            .decode()
-            .and_then(|message| hcm(message, cx))
-            .map(|config| NetworkTerminal::Http(Arc::new(config)))
-            .within("typed_config"),
-        TCP_PROXY => typed
-            .decode()
-            .and_then(tcp_proxy)
-            .map(|config| NetworkTerminal::Tcp(Arc::new(config)))
-            .within("typed_config"),
-        _ => typed.unsupported("network filter").within("typed_config"),
-    }
+    of_type(&typed, cx).within("typed_config")
+}
+
+fn of_type(typed: &Typed, cx: &ConvertContext<'_>) -> Result<NetworkFilter> {
+    let terminal = match typed.name.as_str() {
+        HCM => NetworkTerminal::Http(Arc::new(hcm(typed.decode()?, cx)?)),
+        TCP_PROXY => NetworkTerminal::Tcp(Arc::new(tcp_proxy(typed.decode()?)?)),
+        ISTIO_STATS => return Ok(NetworkFilter::Idle),
+        metadata_exchange::MESSAGE => {
+            let message = typed.decode()?;
+            let exchange = metadata_exchange::metadata_exchange(message, &cx.node)?;
+            return Ok(NetworkFilter::Exchange(exchange));
+        }
+        _ => return typed.unsupported("network filter"),
+    };
+    Ok(NetworkFilter::Terminal(terminal))
 }
 
 /// The criteria of a chain.

@@ -28,6 +28,7 @@ pub(super) fn filters(
     let factory = FactoryContext {
         stat_prefix: stat_prefix.into(),
         store: cx.store.clone(),
+        node: cx.node.clone(),
     };
     if messages.is_empty() {
         return refuse("http_filters", "a terminal filter (router) is required");

@@ -38,6 +38,7 @@ mod lb_policy;
 mod listener;
 mod local_reply;
 mod matcher;
+mod metadata_exchange;
 mod original_dst;
 mod path;
 mod raw;
@@ -47,13 +48,15 @@ mod route_match;
 mod runtime_layer;
 mod source;
 mod stats;
-mod structure;
+pub(crate) mod structure;
 mod tcp_proxy;
 mod tls;
 mod virtual_host;
 mod weighted_cluster;
 
-use filter_api::{ConfigError, ExtensionRegistry};
+use std::sync::Arc;
+
+use filter_api::{ConfigError, ExtensionRegistry, LocalNode};
 use outrigger_stats::Store;
 
 pub use access_log::access_logs;
@@ -73,6 +76,8 @@ pub struct ConvertContext<'a> {
     pub registry: &'a dyn ExtensionRegistry,
     /// Where filters register their stats.
     pub store: Store,
+    /// Who this proxy is.
+    pub node: Arc<LocalNode>,
     /// Refuse a field that the schema does not know anywhere, instead of
     /// reporting it (`--reject-unknown-dynamic-fields`).
     pub reject_unknown_fields: bool,

@@ -28,7 +28,7 @@ pub fn metadata(message: Option<core::Metadata>) -> Option<Arc<Metadata>> {
 }
 
 /// A struct as a metadata value.
-pub(super) fn structure(message: wkt::Struct) -> MetadataValue {
+pub(crate) fn structure(message: wkt::Struct) -> MetadataValue {
     fields(message.fields, 0)
 }
 

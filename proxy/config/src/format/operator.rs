@@ -41,6 +41,7 @@ enum Kind {
     CommonDuration(CommonDuration),
     Metadata(Path),
     FilterState(filter_state::Key),
+    UpstreamFilterState(filter_state::Key),
     GrpcStatus(GrpcStatusFormat),
     Details {
         keep_whitespace: bool,
@@ -59,8 +60,6 @@ enum Kind {
     },
     MaskedAddress(fn(&FormatContext<'_>) -> Option<Address>, Option<i32>),
     Coalesce(Coalesce),
-    /// Filter state: nothing on this path sets any.
-    Absent,
 }
 
 /// How `%GRPC_STATUS%` is written.
@@ -126,6 +125,7 @@ impl Operator {
             Kind::CommonDuration(duration) => Value::number(duration.read(info)),
             Kind::Metadata(path) => path.read(info),
             Kind::FilterState(key) => key.read(info),
+            Kind::UpstreamFilterState(key) => key.read_upstream(info),
             Kind::GrpcStatus(format) => grpc_status(*format, context),
             Kind::Details { keep_whitespace } => details(context, *keep_whitespace),
             Kind::Path { with_query, origin } => path(context, *with_query, *origin),
@@ -134,7 +134,6 @@ impl Operator {
             Kind::ServerName { order, origin } => server_name(context, *order, *origin),
             Kind::MaskedAddress(read, mask) => masked(read(context), *mask),
             Kind::Coalesce(coalesce) => coalesce.read(context),
-            Kind::Absent => Value::Missing,
         }
     }
 }
@@ -169,8 +168,7 @@ fn parameterized(call: &Call<'_>, options: &FormatOptions) -> Result<Kind, Strin
         }
         "METADATA" => Kind::Metadata(Path::parse_typed(params)?),
         "FILTER_STATE" => Kind::FilterState(filter_state::Key::parse(params)?),
-        // No upstream filter leaves any.
-        "UPSTREAM_FILTER_STATE" => filter_state::Key::parse(params).map(|_| Kind::Absent)?,
+        "UPSTREAM_FILTER_STATE" => Kind::UpstreamFilterState(filter_state::Key::parse(params)?),
         "GRPC_STATUS" => {
             no_length(call)?;
             Kind::GrpcStatus(grpc_status_format(params)?)

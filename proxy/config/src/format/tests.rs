@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use outrigger_types::{
-    Address, ConnectionInfo, FilterStateObject, HeaderName, HeaderValue, Headers, Metadata,
-    MetadataValue, Method, Protocol, RequestHead, ResponseFlag, ResponseHead, StatusCode,
+    Address, ConnectionInfo, FilterState, FilterStateObject, HeaderName, HeaderValue, Headers,
+    Metadata, MetadataValue, Method, Protocol, RequestHead, ResponseFlag, ResponseHead, StatusCode,
     StreamInfo,
 };
 use proptest::prelude::*;
@@ -43,6 +43,16 @@ fn metadata() -> Arc<Metadata> {
     Arc::new(metadata)
 }
 
+/// An object of this text.
+fn object(plain: &str) -> FilterStateObject {
+    let one = MetadataValue::String("1".into());
+    FilterStateObject {
+        typed: MetadataValue::Struct([("n".into(), one)].into()),
+        plain: Some(plain.into()),
+        fields: [("n".into(), "first".into())].into(),
+    }
+}
+
 fn stream() -> StreamInfo {
     let start = Instant::now();
     let connection = ConnectionInfo {
@@ -60,7 +70,11 @@ fn stream() -> StreamInfo {
         filter_chain_name: "fc".into(),
         listener_metadata: None,
         filter_chain_metadata: None,
+        filter_state: Default::default(),
     };
+    let mut of_connection = FilterState::default();
+    of_connection.set("c", object("connection"));
+    let _ = connection.filter_state.set(of_connection);
     let mut info = StreamInfo::new(Arc::new(connection), "".into());
     info.start = start;
     info.start_wall = UNIX_EPOCH + Duration::new(1_795_391_610, 643_890_000);
@@ -82,12 +96,10 @@ fn stream() -> StreamInfo {
     info.upstream.attempted = vec![address("127.0.0.1:9"), address("127.0.0.1:18081")];
     info.upstream.attempted_hostnames = vec!["".into(), "h.example".into()];
     info.upstream.cluster_metadata = Some(metadata());
-    let one = MetadataValue::String("1".into());
-    let object = FilterStateObject {
-        typed: MetadataValue::Struct([("n".into(), one)].into()),
-        plain: Some("one".into()),
-    };
-    info.filter_state_mut().set("f", object);
+    let mut state = FilterState::default();
+    state.set("u", object("upstream"));
+    info.upstream.filter_state = Some(Arc::new(state.into()));
+    info.filter_state_mut().set("f", object("one"));
     info
 }
 
@@ -238,8 +250,11 @@ fn operators_print_what_envoy_prints() {
         ("FILTER_STATE(f)", "{\"n\":\"1\"}"),
         ("FILTER_STATE(f:TYPED):5", "{\"n\":"),
         ("FILTER_STATE(f:PLAIN)", "one"),
-        ("FILTER_STATE(f:FIELD:n)", "-"),
+        ("FILTER_STATE(f:FIELD:n)", "first"),
+        ("FILTER_STATE(f:FIELD:m)", "-"),
+        ("FILTER_STATE(c:PLAIN)", "connection"),
         ("UPSTREAM_FILTER_STATE(f)", "-"),
+        ("UPSTREAM_FILTER_STATE(u:PLAIN)", "upstream"),
         ("FILTER_CHAIN_NAME", "fc"),
         ("LISTENER_NAME", "l"),
         ("LOCAL_REPLY_BODY", ""),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use outrigger_types::Address;
+use filter_api::LocalNode;
+use outrigger_types::{Address, MetadataValue};
 
 use super::{AccessLogConfig, ApiConfigSource, ConfigSourceConfig, Locality};
 
@@ -53,7 +54,7 @@ pub enum LogFormatConfig {
 }
 
 /// Who this proxy is (`core.v3.Node`).
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct NodeConfig {
     /// Id.
     pub id: Arc<str>,
@@ -61,9 +62,23 @@ pub struct NodeConfig {
     pub cluster: Arc<str>,
     /// Locality.
     pub locality: Locality,
+    /// Metadata: a struct.
+    pub metadata: MetadataValue,
     /// The serialised message, as xDS sends it, before the proxy adds what it
     /// says of itself.
     pub message: Bytes,
+}
+
+impl NodeConfig {
+    /// The part of it that filters may want to know.
+    pub fn local(&self) -> LocalNode {
+        LocalNode {
+            id: self.id.clone(),
+            metadata: self.metadata.clone(),
+            region: self.locality.region.clone(),
+            zone: self.locality.zone.clone(),
+        }
+    }
 }
 
 /// The admin endpoint.

@@ -10,7 +10,7 @@ use outrigger_types::{Metadata, MetadataValue};
 
 use super::{
     CommonHttpOptions, ConfigSourceConfig, Http1Options, Http2Options, LoadAssignmentConfig,
-    UpstreamTransport,
+    MetadataExchangeConfig, UpstreamTransport,
 };
 
 /// A cluster, validated.
@@ -49,6 +49,8 @@ pub struct ClusterConfig {
     pub transport: UpstreamTransport,
     /// What carries the connections to hosts with such metadata; the first that matches counts.
     pub transport_matches: Vec<TransportMatch>,
+    /// What peers tell each other before the first byte of a connection.
+    pub exchange: Option<Arc<MetadataExchangeConfig>>,
     /// TCP keep-alive of upstream sockets.
     pub tcp_keepalive: Option<TcpKeepalive>,
     /// Source address of upstream sockets.

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use outrigger_types::{Address, Metadata};
 
-use super::{AccessLogConfig, DownstreamTransport, HcmConfig, TcpKeepalive, TcpProxyConfig};
+use super::{
+    AccessLogConfig, DownstreamTransport, HcmConfig, MetadataExchangeConfig, TcpKeepalive,
+    TcpProxyConfig,
+};
 
 /// A listener, validated.
 #[derive(Clone, Debug)]
@@ -66,6 +69,8 @@ pub struct FilterChainConfig {
     pub name: Arc<str>,
     /// Which connections it serves.
     pub matches: FilterChainMatchConfig,
+    /// What peers tell each other before the terminal sees a byte.
+    pub exchange: Option<Arc<MetadataExchangeConfig>>,
     /// What ends the chain.
     pub terminal: NetworkTerminal,
     /// What carries its connections.

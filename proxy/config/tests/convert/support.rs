@@ -70,6 +70,7 @@ pub(crate) fn context() -> ConvertContext<'static> {
     ConvertContext {
         registry: &Registry,
         store: Store::default(),
+        node: Default::default(),
         reject_unknown_fields: false,
     }
 }

@@ -83,6 +83,8 @@ struct Target {
     speaks: Speaks,
     /// The server that TLS is spoken with, where the request chooses it.
     server_name: Option<Arc<str>>,
+    /// What TLS offers, where a filter chose it.
+    alpn: Option<Arc<[Box<[u8]>]>>,
     head: RequestHead,
     attempt_count_header: bool,
     timeout_retry_header: bool,
@@ -247,6 +249,11 @@ impl Stream {
                 false => cluster.info.speaks(downstream),
             },
             server_name,
+            alpn: self
+                .info
+                .upstream_alpn
+                .clone()
+                .filter(|_| cluster.info.sockets.have_tls()),
             head: self.request.clone(),
             attempt_count_header: matched.vhost.include_request_attempt_count,
             timeout_retry_header: matched.vhost.include_is_timeout_retry_header,
@@ -338,11 +345,12 @@ impl Stream {
             return;
         };
         let cluster = target.cluster.clone();
-        let server_name = target.server_name.clone();
+        let (server_name, alpn) = (target.server_name.clone(), target.alpn.clone());
         let wanted = Wanted {
             priority: target.priority,
             speaks: target.speaks,
             server_name: server_name.as_ref(),
+            alpn: alpn.as_ref(),
         };
         self.info.attempt_count += 1;
         let destination = cluster.info.destination(&self.info, Some(&target.head));

@@ -7,6 +7,7 @@ fn chain(name: &str, matches: FilterChainMatchConfig) -> Arc<FilterChainConfig> 
     Arc::new(FilterChainConfig {
         name: name.into(),
         matches,
+        exchange: None,
         terminal: NetworkTerminal::None,
         transport: Default::default(),
         transport_socket_connect_timeout: None,

@@ -24,6 +24,7 @@ pub(super) async fn run(pool: Arc<Pool>, cluster: Arc<WorkerCluster>, mut meta: 
             mut io,
             remote,
             tls,
+            peer,
         })) => {
             io.report_to(cluster.clone());
             cluster.stats.record(
@@ -35,6 +36,7 @@ pub(super) async fn run(pool: Arc<Pool>, cluster: Arc<WorkerCluster>, mut meta: 
                 known => known.protocol(),
             };
             meta.connected(io.local_address().ok(), remote, tls, protocol);
+            meta.filter_state = peer;
             let meta = Arc::new(meta);
             match protocol {
                 Some(Protocol::Http2) => drive_h2(&pool, &cluster, io, meta).await,

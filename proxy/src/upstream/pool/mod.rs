@@ -114,6 +114,8 @@ pub struct Pool {
     speaks: Speaks,
     /// The server that TLS sessions are made with; none for whom the context names.
     server_name: Option<Arc<str>>,
+    /// What TLS offers, if not what the context says.
+    alpn: Option<Arc<[Box<[u8]>]>>,
     breaker: Arc<CircuitBreaker>,
     inner: Mutex<Inner>,
 }
@@ -163,6 +165,7 @@ impl Pool {
             host,
             speaks: wanted.speaks,
             server_name: wanted.server_name.cloned(),
+            alpn: wanted.alpn.cloned(),
             breaker: cluster.info.breaker(wanted.priority).clone(),
             inner: Mutex::default(),
         })

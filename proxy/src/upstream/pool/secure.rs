@@ -6,6 +6,7 @@ use std::sync::Arc;
 use outrigger_types::{Address, TlsInfo};
 
 use super::{Pool, Speaks, dial};
+use crate::network::exchange::PeerState;
 use crate::network::io::Io;
 use crate::network::tls::{ClientContext, ConnectOptions, ContextStats};
 use crate::network::transport_socket::UpstreamSocket;
@@ -18,6 +19,8 @@ pub(super) struct Connected {
     pub(super) remote: Address,
     /// What the handshake agreed on; none in plain text.
     pub(super) tls: Option<Arc<TlsInfo>>,
+    /// Who the peer is, where it tells; none if nobody asks.
+    pub(super) peer: Option<PeerState>,
 }
 
 /// Connects to the pool's host. An error says why it cannot be had, in Envoy's words.
@@ -27,18 +30,33 @@ pub(super) async fn connect(pool: &Pool, cluster: &WorkerCluster) -> Result<Conn
         .map_err(|error| format!("delayed connect error: {}", describe(&error)))?;
     let socket = cluster.info.sockets.for_host(pool.host.metadata.as_deref());
     let UpstreamSocket::Tls(context) = socket else {
+        let (io, peer) = exchange(io, b"", cluster);
         return Ok(Connected {
             io,
             remote,
             tls: None,
+            peer,
         });
     };
     let (io, tls) = handshake(context, io, pool, cluster).await?;
+    let (io, peer) = exchange(io, &tls.alpn, cluster);
     Ok(Connected {
         io,
         remote,
         tls: Some(Arc::new(tls)),
+        peer,
     })
+}
+
+/// Begins what the cluster has the ends tell each other, if anything.
+fn exchange(io: Io, alpn: &[u8], cluster: &WorkerCluster) -> (Io, Option<PeerState>) {
+    match cluster.exchange() {
+        Some(exchange) => {
+            let (io, peer) = exchange.begin_upstream(io, alpn);
+            (io, Some(peer))
+        }
+        None => (io, None),
+    }
 }
 
 async fn handshake(
@@ -54,13 +72,10 @@ async fn handshake(
         return Err("TLS_error: Secret is not supplied by SDS".to_owned());
     };
     let options = ConnectOptions {
-        alpn: context
-            .config
-            .common
-            .alpn
-            .is_empty()
-            .then(|| fallback_alpn(pool.speaks))
-            .flatten(),
+        alpn: pool.alpn.clone().or_else(|| {
+            let names_none = context.config.common.alpn.is_empty();
+            names_none.then(|| fallback_alpn(pool.speaks)).flatten()
+        }),
         sni: pool.server_name.clone(),
         names_server: pool.server_name.is_some() && cluster.info.validates_name(),
     };

@@ -9,6 +9,7 @@ use tokio::task::AbortHandle;
 
 use super::{Attached, AttachedConnection, H2Slot, Pool, PooledH1, millis_since};
 use crate::http::codec::{ClientStream, StreamError};
+use crate::network::exchange::PeerState;
 use crate::network::io::Io;
 use crate::upstream::circuit_breaker::BreakerGuard;
 use crate::upstream::cluster::WorkerCluster;
@@ -26,6 +27,8 @@ pub struct ConnectionMeta {
     pub remote: Address,
     /// What its handshake agreed on; none in plain text.
     pub tls: Option<Arc<TlsInfo>>,
+    /// What a network filter leaves with it; none if it has no such filter.
+    pub filter_state: Option<PeerState>,
     /// What it speaks; none for raw bytes.
     pub protocol: Option<Protocol>,
     /// When it began to be made.
@@ -70,6 +73,7 @@ impl ConnectionMeta {
             local: None,
             remote: host.address.clone(),
             tls: None,
+            filter_state: None,
             protocol,
             connect_start: Instant::now(),
             opened: Instant::now(),

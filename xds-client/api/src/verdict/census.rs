@@ -190,16 +190,16 @@ mod tests {
             &json!({
                 "name": "c",
                 "lb_policy": "MAGLEV",
-                "filters": [{"name": "f"}],
+                "lb_subset_config": {"list_as_any": true},
             }),
         );
         assert_eq!(find(&found, "name").verdict, Verdict::Supported);
         assert_eq!(find(&found, "lb_policy").verdict, Verdict::Supported);
         let value = find(&found, "lb_policy = MAGLEV");
         assert!(matches!(value.verdict, Verdict::Rejected(_)), "{value:?}");
-        let inside = find(&found, "filters[].name");
-        assert_eq!(inside.verdict, find(&found, "filters[]").verdict);
-        assert_eq!(inside.within.as_deref(), Some("filters[]"));
+        let inside = find(&found, "lb_subset_config.list_as_any");
+        assert_eq!(inside.verdict, find(&found, "lb_subset_config").verdict);
+        assert_eq!(inside.within.as_deref(), Some("lb_subset_config"));
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub(crate) fn hcm() -> HcmConfig {
     let cx = ConvertContext {
         registry: &Registry,
         store: Store::default(),
+        node: Default::default(),
         reject_unknown_fields: false,
     };
     let listener = convert::listener(&listener.bytes, &cx).unwrap().value;
@@ -50,6 +51,7 @@ pub(crate) fn info() -> StreamInfo {
         filter_chain_name: "".into(),
         listener_metadata: None,
         filter_chain_metadata: None,
+        filter_state: Default::default(),
     };
     let mut info = StreamInfo::new(Arc::new(connection), "".into());
     info.protocol = Some(Protocol::Http11);
