@@ -89,6 +89,11 @@ pub fn log_unmatched(info: &Arc<ConnectionInfo>, loggers: &[AccessLogger]) {
     log(&stream, loggers);
 }
 
+/// Logs a connection that ends before its filter chain is chosen.
+pub fn log_unserved(info: &Arc<ConnectionInfo>, loggers: &[AccessLogger]) {
+    log(&facts(info), loggers);
+}
+
 /// What is known of a connection as a whole.
 fn facts(info: &Arc<ConnectionInfo>) -> StreamInfo {
     let mut stream = StreamInfo::new(info.clone(), "".into());

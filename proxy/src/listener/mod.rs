@@ -1,9 +1,13 @@
 //! Listeners: sockets, filter chain match, and connections.
 
+mod accept;
+mod admission;
 pub mod connection_log;
 pub mod drain;
 pub mod filter_chain_match;
 mod handshake;
+pub mod inspect;
+mod listener_index;
 pub mod sockets;
 pub mod stats;
 pub mod worker;
@@ -15,6 +19,7 @@ use outrigger_config::ir::ListenerConfig;
 pub use self::drain::{DrainDecision, DrainPolicy};
 use self::filter_chain_match::ChainMatcher;
 pub use self::handshake::{Handshake, Lost};
+pub(crate) use self::listener_index::ListenerIndex;
 pub use self::sockets::ListenerSockets;
 use crate::network::transport_socket::DownstreamSockets;
 

@@ -34,6 +34,8 @@ pub trait ByteSink: Send + Sync {
 pub struct Io {
     socket: Socket,
     rewound: Bytes,
+    /// What was put back was read before anybody counted.
+    unreported: bool,
     read: u64,
     written: u64,
     report: Option<Report>,
@@ -132,18 +134,21 @@ impl Io {
         Self {
             socket,
             rewound: Bytes::new(),
+            unreported: false,
             read: 0,
             written: 0,
             report: None,
         }
     }
 
-    /// Counts with `sink` what the socket carries from now on, at each read and write.
+    /// Counts with `sink` what the socket carries from now on, at each read and write; what
+    /// was put back before, too.
     pub fn report_to(&mut self, sink: Arc<dyn ByteSink>) {
         if let Socket::Exchanging(stream) = &mut self.socket {
             // What the exchange takes is of the socket too.
             return stream.io_mut().report_to(sink);
         }
+        self.unreported = self.report.is_none() && !self.rewound.is_empty();
         self.report = Some(Report {
             sink,
             last_read: 0,
@@ -292,6 +297,10 @@ impl AsyncRead for Io {
                 this.rewound = Bytes::new();
             }
             this.read += n as u64;
+            if let (Some(report), true) = (&mut this.report, this.unreported) {
+                report.read(n as u64);
+                this.unreported = !this.rewound.is_empty();
+            }
             return Poll::Ready(Ok(()));
         }
         let result = match &mut this.socket {

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -22,8 +23,8 @@ use crate::access_log::AccessLogManager;
 use crate::http::codec::{BodyEvent, HeadEvent};
 use crate::http::conn_manager::Hcm;
 use crate::http::conn_manager::request::Caller;
-use crate::listener::worker::WorkerListener;
-use crate::listener::{DrainPolicy, ListenerSockets, ListenerSpec};
+use crate::listener::worker::{Door, WorkerListener};
+use crate::listener::{DrainPolicy, ListenerIndex, ListenerSockets, ListenerSpec};
 use crate::router::matcher::{RouteMatch, RouteTable};
 use crate::router::request_stats::{self, Counted, RequestCounters};
 use crate::upstream::cluster::{ClusterInfo, Wanted, WorkerCluster};
@@ -140,6 +141,7 @@ pub struct Worker {
     clusters: RwLock<HashMap<Arc<str>, Arc<WorkerCluster>>>,
     routes: RwLock<HashMap<Arc<str>, Arc<RouteTable>>>,
     listeners: Mutex<HashMap<Arc<str>, WorkerListener>>,
+    listener_index: ListenerIndex,
     /// What serves connections that drain: it still takes other routes.
     draining: Mutex<Vec<Weak<Hcm>>>,
     runtime: ArcSwap<RuntimeSnapshot>,
@@ -197,6 +199,7 @@ impl Worker {
             clusters: RwLock::default(),
             routes: RwLock::default(),
             listeners: Mutex::default(),
+            listener_index: ListenerIndex::default(),
             draining: Mutex::default(),
             runtime: ArcSwap::default(),
             request_counters: Mutex::default(),
@@ -277,6 +280,11 @@ impl Worker {
         self.routes.read().get(name).cloned()
     }
 
+    /// The listener that redirected connections to an address are for.
+    pub(crate) fn listener_at(&self, address: SocketAddr) -> Option<Door> {
+        self.listener_index.find(address)
+    }
+
     /// Whether the process fails its health check on purpose.
     pub fn health_failed(&self) -> bool {
         self.health_failed.load(Ordering::Relaxed)
@@ -315,6 +323,7 @@ impl Worker {
             Change::RemoveListener(name) => {
                 let gone = self.listeners.lock().remove(name);
                 if let Some(gone) = gone {
+                    self.listener_index.remove(&gone);
                     gone.remove(self);
                 }
             }
@@ -399,9 +408,13 @@ impl Worker {
         let mut listeners = self.listeners.lock();
         let name = spec.config.name.clone();
         let new = match listeners.remove(&name) {
-            Some(old) => old.replace(self, spec, sockets),
+            Some(old) => {
+                self.listener_index.remove(&old);
+                old.replace(self, spec, sockets)
+            }
             None => WorkerListener::start(self, spec, sockets),
         };
+        self.listener_index.add(&new);
         listeners.insert(name, new);
     }
 }

@@ -16,7 +16,7 @@ use self::session::Session;
 pub use self::stats::TcpProxyStats;
 use crate::access_log::AccessLogger;
 use crate::listener::Handshake;
-use crate::listener::connection_log::Account;
+use crate::listener::connection_log::{Account, ConnectionLog};
 use crate::network::io::{ByteSink, Io};
 use crate::server::worker::Worker;
 
@@ -45,21 +45,20 @@ impl TcpProxy {
     }
 
     /// Serves a connection to its end, beginning with its TLS handshake if it has one. As in
-    /// Envoy the upstream is connected to meanwhile. `account` is told what the log of the
-    /// listener wants to know.
+    /// Envoy the upstream is connected to meanwhile. `log` is that of the listener.
     pub async fn serve(
         self: Arc<Self>,
         io: Io,
         info: Arc<ConnectionInfo>,
         handshake: Option<Handshake>,
-        account: Option<Arc<Account>>,
+        log: Option<ConnectionLog>,
     ) {
         self.stats.inc(TcpProxyStats::downstream_cx_total);
         let counted = Counted {
             proxy: self.clone(),
-            account,
+            account: log.as_ref().map(|log| log.account.clone()),
         };
-        let mut session = Session::new(self, &info);
+        let mut session = Session::new(self, &info, log);
         session.run(io, handshake, Arc::new(counted)).await;
     }
 }

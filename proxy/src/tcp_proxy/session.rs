@@ -13,6 +13,7 @@ use super::log::Record;
 use super::relay::{End, Event, Relay, Side};
 use super::{Counted, TcpProxy, TcpProxyStats};
 use crate::listener::Handshake;
+use crate::listener::connection_log::ConnectionLog;
 use crate::network::io::Io;
 use crate::upstream::circuit_breaker::Kind;
 use crate::upstream::cluster::{Wanted, WorkerCluster};
@@ -25,6 +26,8 @@ use crate::upstream::stats::ClusterStats;
 /// See the module.
 pub(super) struct Session {
     proxy: Arc<TcpProxy>,
+    /// As in Envoy the listener's line comes before the proxy's.
+    _connection_log: Option<ConnectionLog>,
     record: Record,
     /// Both ends, once both are there.
     ends: Option<Ends>,
@@ -45,13 +48,18 @@ enum Attempt {
 }
 
 impl Session {
-    pub(super) fn new(proxy: Arc<TcpProxy>, info: &Arc<ConnectionInfo>) -> Self {
+    pub(super) fn new(
+        proxy: Arc<TcpProxy>,
+        info: &Arc<ConnectionInfo>,
+        connection_log: Option<ConnectionLog>,
+    ) -> Self {
         let record = Record::new(info, &proxy.access_logs);
         if proxy.config.log_on_start {
             record.log(AccessLogType::TcpConnectionStart);
         }
         Self {
             proxy,
+            _connection_log: connection_log,
             record,
             ends: None,
         }

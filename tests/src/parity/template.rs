@@ -19,6 +19,8 @@ pub struct Config {
     pub bootstrap: Value,
     /// Merged over the listener.
     pub listener: Value,
+    /// The filter chains instead of the usual one.
+    pub chains: Vec<Chain>,
     /// Merged over the HTTP connection manager.
     pub hcm: Value,
     /// HTTP filters before the router.
@@ -42,6 +44,19 @@ pub struct Config {
     pub log_format: Option<String>,
     /// A TLS hop between the listener and the upstream.
     pub tls: Option<Tls>,
+}
+
+/// One of several filter chains of the listener.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Chain {
+    /// Its name, which is the stat prefix too, and what it answers to HTTP.
+    name: String,
+    /// `filter_chain_match`; without it the chain is the default one, unless it is alone.
+    #[serde(default, rename = "match")]
+    matches: Option<Value>,
+    /// The cluster that a TCP proxy sends to; without it the chain answers HTTP by its name.
+    tcp: Option<String>,
 }
 
 /// What a bootstrap starts from.
@@ -197,8 +212,55 @@ impl Config {
         }
         let mut listener = base["listener"].clone();
         listener["filter_chains"] = json!([{"filters": [{"name": name, "typed_config": filter}]}]);
+        if !self.chains.is_empty() {
+            self.put_chains(&mut listener, base, &log);
+        }
         merge(&mut listener, &self.listener);
         listener
+    }
+
+    fn put_chains(&self, listener: &mut Value, base: &Value, log: &Value) {
+        let (matched, rest): (Vec<&Chain>, Vec<&Chain>) = self
+            .chains
+            .iter()
+            .partition(|chain| chain.matches.is_some());
+        let chains = matched.iter().map(|chain| self.chain(chain, base, log));
+        listener["filter_chains"] = chains.collect();
+        if let Some(chain) = rest.first() {
+            let key = ["filter_chains", "default_filter_chain"][usize::from(!matched.is_empty())];
+            let chain = self.chain(chain, base, log);
+            listener[key] = if matched.is_empty() {
+                json!([chain])
+            } else {
+                chain
+            };
+        }
+    }
+
+    fn chain(&self, chain: &Chain, base: &Value, log: &Value) -> Value {
+        let (name, mut filter) = match &chain.tcp {
+            Some(cluster) => {
+                let mut proxy = base["tcp_proxy"].clone();
+                proxy["cluster"] = json!(cluster);
+                merge(&mut proxy, &self.tcp_proxy);
+                ("envoy.filters.network.tcp_proxy", proxy)
+            }
+            None => {
+                let answer = json!({"status": 200, "body": {"inline_string": chain.name}});
+                let route = json!({"match": {"prefix": "/"}, "direct_response": answer});
+                let mut manager = self.manager(base);
+                manager["route_config"]["virtual_hosts"][0]["routes"] = json!([route]);
+                ("envoy.filters.network.http_connection_manager", manager)
+            }
+        };
+        filter["access_log"] = json!([log]);
+        filter["stat_prefix"] = json!(chain.name);
+        let filters = json!([{"name": name, "typed_config": filter}]);
+        let mut made = json!({"name": chain.name, "filters": filters});
+        if let Some(matches) = &chain.matches {
+            made["filter_chain_match"] = matches.clone();
+        }
+        made
     }
 
     fn route_configuration(&self, base: &Value) -> Value {

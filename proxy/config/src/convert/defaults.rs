@@ -102,3 +102,9 @@ pub const XDS_RETRY_MAX: Duration = Duration::from_secs(30);
 pub const STATS_FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 /// `TcpProxy.idle_timeout`
 pub const TCP_IDLE_TIMEOUT: Duration = Duration::from_secs(3_600);
+
+/// `Listener.listener_filters_timeout`: 15 s.
+pub const LISTENER_FILTERS_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// `TlsInspector.max_client_hello_size`: 16 KiB.
+pub const MAX_CLIENT_HELLO: u32 = 16 << 10;

@@ -2,23 +2,26 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use filter_api::ConfigError;
 use outrigger_types::Address;
 use prost::Message;
 
 use super::access_log::access_logs;
-use super::any::Typed;
 use super::common::{address, tcp_keepalive};
 use super::filter_chain::filter_chain;
+use super::listener_filter::listener_filter;
 use super::path::{
-    Within, bool_or, each, must_be_off, non_empty, optional, refuse, required, u32_or, unknown_enum,
+    Within, bool_or, duration_or, each, must_be_off, non_empty, optional, refuse, required, u32_or,
+    unknown_enum,
 };
 use super::structure::metadata;
 use super::{ConvertContext, Converted, Result, check, defaults};
 use crate::ir::{FilterChainConfig, ListenerConfig, TrafficDirection};
 use crate::pb::envoy::config::core::v3 as core;
 use crate::pb::envoy::config::listener::v3 as pb;
+use crate::pb::google::protobuf as wkt;
 
 /// Converts a listener.
 ///
@@ -65,8 +68,8 @@ fn convert(message: pb::Listener, cx: &ConvertContext<'_>) -> Result<ListenerCon
         deprecated_v1,
         drain_type,
         listener_filters,
-        listener_filters_timeout: _,
-        continue_on_listener_filters_timeout: _,
+        listener_filters_timeout,
+        continue_on_listener_filters_timeout,
         transparent,
         freebind,
         socket_options: _,
@@ -87,12 +90,7 @@ fn convert(message: pb::Listener, cx: &ConvertContext<'_>) -> Result<ListenerCon
         tcp_keepalive: keepalive,
         listener_specifier: _,
     } = message;
-    each("listener_filters", listener_filters, listener_filter)?;
-    for (name, flag) in [
-        ("use_original_dst", use_original_dst),
-        ("transparent", transparent),
-        ("freebind", freebind),
-    ] {
+    for (name, flag) in [("transparent", transparent), ("freebind", freebind)] {
         must_be_off(name, flag)?;
     }
     let ipv4_compat = wants_ipv4_compat(main_address.as_ref());
@@ -111,6 +109,10 @@ fn convert(message: pb::Listener, cx: &ConvertContext<'_>) -> Result<ListenerCon
         max_connections_per_event: max_connections_to_accept_per_socket_event.map(|n| n.value),
         filter_chains: chains(filter_chains, default_chain.is_some(), cx)?,
         default_filter_chain: default_chain,
+        listener_filters: each("listener_filters", listener_filters, listener_filter)?,
+        listener_filters_timeout: filters_timeout(listener_filters_timeout)?,
+        continue_on_listener_filters_timeout,
+        use_original_dst: bool_or(use_original_dst, false),
         per_connection_buffer_limit: u32_or(
             per_connection_buffer_limit_bytes,
             defaults::PER_CONNECTION_BUFFER_LIMIT,
@@ -123,6 +125,16 @@ fn convert(message: pb::Listener, cx: &ConvertContext<'_>) -> Result<ListenerCon
         ignore_global_conn_limit,
         metadata: metadata(metadata_message),
     })
+}
+
+/// Zero is no limit.
+fn filters_timeout(message: Option<wkt::Duration>) -> Result<Option<Duration>> {
+    let timeout = duration_or(
+        "listener_filters_timeout",
+        message,
+        defaults::LISTENER_FILTERS_TIMEOUT,
+    )?;
+    Ok(Some(timeout).filter(|timeout| !timeout.is_zero()))
 }
 
 /// What the kernel would take by default, as Envoy reads it.
@@ -162,26 +174,6 @@ fn direction(number: i32) -> Result<TrafficDirection> {
         Ok(core::TrafficDirection::Inbound) => Ok(TrafficDirection::Inbound),
         Ok(core::TrafficDirection::Outbound) => Ok(TrafficDirection::Outbound),
         Err(_) => unknown_enum("traffic_direction", number),
-    }
-}
-
-/// There is none yet that could be configured.
-fn listener_filter(message: pb::ListenerFilter) -> Result<()> {
-    use pb::listener_filter::ConfigType;
-    let pb::ListenerFilter {
-        name,
-        filter_disabled: _,
-        config_type,
-    } = message;
-    match config_type {
-        Some(ConfigType::TypedConfig(config)) => Typed::unpack(config)
-            .and_then(|typed| typed.unsupported("listener filter"))
-            .within("typed_config"),
-        Some(ConfigType::ConfigDiscovery(_)) => refuse("config_discovery", "is not supported"),
-        None => refuse(
-            "typed_config",
-            format!("listener filter \"{name}\" has none"),
-        ),
     }
 }
 

@@ -36,6 +36,7 @@ mod header_mutation;
 mod http_protocol_options;
 mod lb_policy;
 mod listener;
+mod listener_filter;
 mod local_reply;
 mod matcher;
 mod metadata_exchange;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use outrigger_types::{Address, Metadata};
 
 use super::{
-    AccessLogConfig, DownstreamTransport, HcmConfig, MetadataExchangeConfig, TcpKeepalive,
-    TcpProxyConfig,
+    AccessLogConfig, DownstreamTransport, HcmConfig, ListenerFilterConfig, MetadataExchangeConfig,
+    TcpKeepalive, TcpProxyConfig,
 };
 
 /// A listener, validated.
@@ -34,6 +34,14 @@ pub struct ListenerConfig {
     pub filter_chains: Vec<Arc<FilterChainConfig>>,
     /// The chain when none matches.
     pub default_filter_chain: Option<Arc<FilterChainConfig>>,
+    /// What looks at a connection before its chain is chosen, in order.
+    pub listener_filters: Vec<ListenerFilterConfig>,
+    /// How long that may take; none for any time. Default 15 s.
+    pub listener_filters_timeout: Option<Duration>,
+    /// Serve a connection for which it takes longer, by what is known of it until then.
+    pub continue_on_listener_filters_timeout: bool,
+    /// Hand a redirected connection to the listener that it was meant for.
+    pub use_original_dst: bool,
     /// Soft limit on a connection's buffers, bytes. Default 1 MiB.
     pub per_connection_buffer_limit: u32,
     /// Listener access logs.

@@ -20,6 +20,7 @@ mod options;
 mod request_line;
 mod send;
 mod server;
+mod sniff;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -28,3 +29,4 @@ mod wire;
 pub use client::ClientConnection;
 pub use options::{H1Error, HeaderCase, Options, UNEXPECTED_UNDERSCORE};
 pub use server::{NextRequest, ServerConnection};
+pub use sniff::{Sniffed, sniff};

@@ -2,6 +2,7 @@
 //! methods there are, and what may be a target.
 
 use http::Method;
+use outrigger_types::Protocol;
 
 use super::options::{H1Error, Options};
 
@@ -45,6 +46,14 @@ impl<'a> RequestLine<'a> {
     /// Whether it has no version, so that no fields follow.
     pub(super) fn is_whole(&self) -> bool {
         self.version.is_empty()
+    }
+
+    /// The version; what is not HTTP/1.1 counts as HTTP/1.0.
+    pub(super) fn protocol(&self) -> Protocol {
+        match self.version {
+            b"HTTP/1.1" => Protocol::Http11,
+            _ => Protocol::Http10,
+        }
     }
 
     /// Writes the line as it should be. What is not HTTP/1.1 counts as HTTP/1.0.
