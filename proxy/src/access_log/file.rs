@@ -357,6 +357,8 @@ impl Writer {
             let signals = self.wake.wait(next);
             if signals.reopen {
                 files(&self.table).iter().for_each(|file| file.reopen());
+                // As in Envoy what waits begins the new file.
+                self.write(Due::All);
             }
             if signals.stop {
                 return self.write(Due::All);

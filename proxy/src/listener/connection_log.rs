@@ -64,6 +64,11 @@ impl ConnectionLog {
             loggers: loggers.clone(),
         })
     }
+
+    /// Logs the connection as the one stream that it was.
+    pub fn end_as(mut self, stream: &StreamInfo) {
+        log(stream, &std::mem::take(&mut self.loggers));
+    }
 }
 
 impl Drop for ConnectionLog {

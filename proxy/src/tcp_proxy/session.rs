@@ -26,8 +26,7 @@ use crate::upstream::stats::ClusterStats;
 /// See the module.
 pub(super) struct Session {
     proxy: Arc<TcpProxy>,
-    /// As in Envoy the listener's line comes before the proxy's.
-    _connection_log: Option<ConnectionLog>,
+    connection_log: Option<ConnectionLog>,
     record: Record,
     /// Both ends, once both are there.
     ends: Option<Ends>,
@@ -59,7 +58,7 @@ impl Session {
         }
         Self {
             proxy,
-            _connection_log: connection_log,
+            connection_log,
             record,
             ends: None,
         }
@@ -258,6 +257,10 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.count();
+        // As in Envoy the listener's line comes before the proxy's, and says the same.
+        if let Some(log) = self.connection_log.take() {
+            log.end_as(&self.record.stream);
+        }
     }
 }
 
