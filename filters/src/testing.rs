@@ -121,6 +121,7 @@ impl TestStream {
         };
         let cx = CreateContext {
             services: &self.services,
+            overrides: &|| route.cloned().into_iter().collect(),
         };
         config.factory(&worker).create(route, &cx)
     }

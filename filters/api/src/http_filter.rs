@@ -221,6 +221,9 @@ pub struct WorkerContext {
 pub struct CreateContext<'a> {
     /// What the proxy offers.
     pub services: &'a dyn Services,
+    /// Every override of the filter on the way to the route, the most specific first, for
+    /// filters to which the less specific ones matter too.
+    pub overrides: &'a dyn Fn() -> Vec<RouteFilterConfig>,
 }
 
 /// A filter's configuration, validated on the main thread.

@@ -22,6 +22,8 @@ pub struct LocalReply {
     pub details: Details,
     /// The response flag to set.
     pub flag: Option<ResponseFlag>,
+    /// It is sent as it is: neither mapped as configured nor made a response of gRPC.
+    pub verbatim: bool,
 }
 
 impl LocalReply {
@@ -34,7 +36,16 @@ impl LocalReply {
             headers: Headers::new(),
             details: details.into(),
             flag: None,
+            verbatim: false,
         }
+    }
+
+    /// Has it sent as it is, as Envoy's filters do with a response that they encode
+    /// themselves.
+    #[must_use]
+    pub fn verbatim(mut self) -> Self {
+        self.verbatim = true;
+        self
     }
 
     /// Sets the response flag.

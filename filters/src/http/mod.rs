@@ -2,6 +2,7 @@
 
 pub mod alpn;
 pub mod buffer;
+pub mod cors;
 pub mod fault;
 pub mod grpc_stats;
 pub mod istio_stats;

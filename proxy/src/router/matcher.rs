@@ -203,18 +203,24 @@ impl RouteMatch {
         }
     }
 
-    /// The most specific override of a filter: weighted cluster, route, virtual
-    /// host, route configuration.
+    /// The most specific override of a filter.
     pub fn filter_override(&self, name: &str) -> Option<&FilterOverride> {
-        self.weighted_cluster()
-            .and_then(|w| w.filter_overrides.get(name))
-            .or_else(|| {
-                self.route
-                    .as_ref()
-                    .and_then(|r| r.filter_overrides.get(name))
-            })
-            .or_else(|| self.vhost.filter_overrides.get(name))
-            .or_else(|| self.table.config.filter_overrides.get(name))
+        self.filter_overrides(name).next()
+    }
+
+    /// Every override of a filter, the most specific first: weighted cluster, route, virtual
+    /// host, route configuration.
+    pub fn filter_overrides(&self, name: &str) -> impl Iterator<Item = &FilterOverride> {
+        let levels = [
+            self.weighted_cluster().map(|w| &w.filter_overrides),
+            self.route.as_ref().map(|r| &r.filter_overrides),
+            Some(&self.vhost.filter_overrides),
+            Some(&self.table.config.filter_overrides),
+        ];
+        levels
+            .into_iter()
+            .flatten()
+            .filter_map(move |o| o.get(name))
     }
 }
 

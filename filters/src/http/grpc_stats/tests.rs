@@ -49,6 +49,7 @@ fn call(path: &'static str, trailers: &'static [(&'static str, &'static str)]) -
 fn run(factory: &dyn HttpFilterFactory, store: &Store, call: &Call) {
     let mut stream = TestStream::new(store, call.path).header("content-type", call.content_type);
     let cx = CreateContext {
+        overrides: &Vec::new,
         services: &stream.services,
     };
     let mut filter = factory.create(None, &cx).unwrap();

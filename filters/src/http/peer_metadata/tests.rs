@@ -258,6 +258,7 @@ fn the_cache_of_a_worker_serves_all_its_streams() {
             .header(PEER_METADATA, &value(said));
         let services = TestStream::new(&worker.store, "/").services;
         let cx = CreateContext {
+            overrides: &Vec::new,
             services: &services,
         };
         let mut filter = factory.create(None, &cx).unwrap();

@@ -45,8 +45,11 @@ pub(super) fn regex_rewrite(message: matchers::RegexMatchAndSubstitute) -> Resul
     })
 }
 
-/// A string.
-pub(super) fn string(message: matchers::StringMatcher) -> Result<StringMatcher> {
+/// A matcher of strings.
+///
+/// # Errors
+/// For a pattern that is refused, with its path.
+pub fn string(message: matchers::StringMatcher) -> Result<StringMatcher> {
     use matchers::string_matcher::MatchPattern;
     let matchers::StringMatcher {
         ignore_case,
@@ -183,8 +186,11 @@ pub(super) fn runtime_fraction(message: core::RuntimeFractionalPercent) -> Resul
     })
 }
 
-/// A share that need not be there.
-pub(super) fn optional_runtime_fraction(
+/// A share that need not be there, of the field `name`.
+///
+/// # Errors
+/// For a value that is refused, with its path.
+pub fn optional_runtime_fraction(
     name: &str,
     message: Option<core::RuntimeFractionalPercent>,
 ) -> Result<Option<RuntimeFraction>> {

@@ -65,7 +65,7 @@ pub use bootstrap::bootstrap;
 pub use cluster::cluster;
 pub use endpoint::load_assignment;
 pub use listener::{differ_in_chains_alone, listener};
-pub use matcher::{fraction, headers};
+pub use matcher::{fraction, headers, optional_runtime_fraction, string};
 pub use route::route_table;
 pub use structure::metadata;
 pub use tls::secret;

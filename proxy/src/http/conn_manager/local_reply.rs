@@ -41,6 +41,9 @@ pub fn render(
         body: reply.body,
     };
     rendered.head.headers = reply.headers;
+    if reply.verbatim {
+        return rendered;
+    }
     let original = rendered.body.clone();
     let own_type = rendered.head.headers.get(&names::CONTENT_TYPE).cloned();
     let content_type = rewrite(config, &mut rendered, request, info, runtime);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use filter_api::{CreateContext, RouteInfo, Services};
+use filter_api::{CreateContext, RouteFilterConfig, RouteInfo, Services};
 use outrigger_types::{RequestHead, StreamInfo, UpstreamInfo};
 
 use crate::http::conn_manager::Hcm;
@@ -61,6 +61,13 @@ impl StreamRouting {
         }
     }
 
+    /// What each level of the route in force says of a filter.
+    fn overrides(&self, name: &str) -> Vec<RouteFilterConfig> {
+        let matched = self.matched.iter();
+        let levels = matched.flat_map(|matched| matched.filter_overrides(name));
+        levels.filter_map(|level| level.config.clone()).collect()
+    }
+
     fn is_disabled(&self, name: &str) -> Option<bool> {
         let decided_by = self
             .first
@@ -87,9 +94,6 @@ impl Routing for StreamRouting {
     }
 
     fn next_filter(&self, from: usize) -> Option<Made> {
-        let cx = CreateContext {
-            services: &*self.hcm.worker,
-        };
         let slots = self.hcm.filters().iter().enumerate().skip(from);
         for (index, slot) in slots {
             if self.is_disabled(&slot.name).unwrap_or(slot.disabled) {
@@ -100,6 +104,11 @@ impl Routing for StreamRouting {
                 .as_ref()
                 .and_then(|m| m.filter_override(&slot.name));
             let config = found.and_then(|o| o.config.as_ref());
+            let overrides = || self.overrides(&slot.name);
+            let cx = CreateContext {
+                services: &*self.hcm.worker,
+                overrides: &overrides,
+            };
             if let Some(filter) = slot.factory.create(config, &cx) {
                 return Some((index, filter, slot.factory.interest()));
             }
