@@ -14,10 +14,14 @@ use serde_json::Value;
 /// of theirs.
 pub(crate) struct Registry;
 
-const FILTERS: [&str; 3] = [
+const FILTERS: [&str; 7] = [
     "type.googleapis.com/envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
     "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault",
     "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer",
+    "type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors",
+    "type.googleapis.com/io.istio.http.peer_metadata.Config",
+    "type.googleapis.com/istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig",
+    "type.googleapis.com/stats.PluginConfig",
 ];
 
 #[derive(Debug)]
