@@ -12,6 +12,7 @@ mod h1_client;
 mod h1_server;
 mod h2_server;
 mod header_values;
+mod peer_metadata;
 mod regex;
 mod route;
 mod route_oracle;
@@ -21,7 +22,7 @@ mod stream;
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their folders in the corpus.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("bootstrap", config::bootstrap),
     ("format", format::format),
     ("grpc_frames", grpc::frames),
@@ -29,6 +30,7 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("h1_server", h1_server::server),
     ("h2_server", h2_server::server),
     ("header_values", header_values::header_values),
+    ("peer_metadata", peer_metadata::peer_metadata),
     ("regex", regex::regex),
     ("resource", config::resource),
     ("route_match", route::route_match),
