@@ -2,7 +2,7 @@
 //!
 //! - [`upstream`], [`client`]: peers that do what a script says ([`steps`]) and keep all they see
 //!   ([`exchange`]), over HTTP/1 ([`h1`]), HTTP/2 ([`h2`]) and plain TCP.
-//! - [`ads`]: a scripted control plane.
+//! - [`ads`]: a scripted control plane; [`dns`]: a scripted name server.
 //! - [`proxy`]: a proxy as a child process; [`ports`]: ports of a case's own.
 //! - [`peers`]: real programs from the registries, installed on first use.
 //! - [`lab`]: a proxy in front of one server, for suites of real clients.
@@ -10,6 +10,7 @@
 
 pub mod ads;
 pub mod client;
+pub mod dns;
 pub mod exchange;
 pub mod h1;
 pub mod h2;

@@ -150,7 +150,7 @@ impl Main {
             &settings.store,
             settings.registry.clone(),
             workers.channels,
-            Resolver::new(answers),
+            Resolver::new(answers).asking(settings.bootstrap.config.dns_resolver.clone()),
             settings.options.reject_unknown_dynamic_fields,
         );
         let own = Worker::for_main(

@@ -7,17 +7,16 @@ use std::time::Instant;
 use filter_api::{ConfigError, RuntimeSnapshot};
 use outrigger_config::convert;
 use outrigger_config::ir::{
-    ClusterConfig, DiscoveryConfig, EndpointAddress, EndpointConfig, LbCommonConfig,
-    LoadAssignmentConfig,
+    ClusterConfig, DiscoveryConfig, EndpointConfig, LbCommonConfig, LoadAssignmentConfig,
 };
 use outrigger_stats::Slab;
-use outrigger_types::Address;
 
 use super::breakers::BreakerGauges;
+use super::names::{addresses, single_host};
 use super::original_dst::first_clean_up;
 use super::references::check_cluster;
 use super::stats::{ClusterManagerStats, ClusterMembershipStats};
-use super::{Applied, Origin, Received, Resolved, Snapshot};
+use super::{Applied, Origin, Received, Snapshot};
 use crate::server::worker::Change;
 use crate::upstream::cluster::ClusterInfo;
 use crate::upstream::priority_set::PrioritySet;
@@ -40,9 +39,9 @@ pub struct ClusterEntry {
     /// Of a cluster by EDS only.
     endpoints_stats: Option<Slab<EndpointsStats>>,
     /// Addresses of names that DNS has answered.
-    resolved: HashMap<Arc<str>, Vec<std::net::IpAddr>>,
+    pub(super) resolved: HashMap<Arc<str>, Vec<std::net::IpAddr>>,
     /// Whether there is nothing to wait for but secrets.
-    hosts_known: bool,
+    pub(super) hosts_known: bool,
 }
 
 /// An answer of EDS.
@@ -63,7 +62,7 @@ impl ClusterEntry {
         }
     }
 
-    fn assignment(&self) -> Option<&LoadAssignmentConfig> {
+    pub(super) fn assignment(&self) -> Option<&LoadAssignmentConfig> {
         match &self.info.config.discovery {
             DiscoveryConfig::Static(config)
             | DiscoveryConfig::StrictDns(config, _)
@@ -73,24 +72,15 @@ impl ClusterEntry {
     }
 
     /// Makes the hosts anew; true if any was added or removed.
-    fn rebuild(&mut self, config: &LoadAssignmentConfig, runtime: &RuntimeSnapshot) -> bool {
+    pub(super) fn rebuild(
+        &mut self,
+        config: &LoadAssignmentConfig,
+        runtime: &RuntimeSnapshot,
+    ) -> bool {
         let logical = matches!(self.info.config.discovery, DiscoveryConfig::LogicalDns(..));
-        let resolved = &self.resolved;
-        let lookup = |endpoint: &EndpointConfig| match &endpoint.address {
-            EndpointAddress::Resolved(address) => vec![address.clone()],
-            EndpointAddress::Name { host, port } => {
-                let found = resolved.get(host).map_or(&[][..], Vec::as_slice);
-                let wanted = if logical {
-                    found.get(..1).unwrap_or_default()
-                } else {
-                    found
-                };
-                wanted
-                    .iter()
-                    .map(|ip| Address::Ip((*ip, *port).into()))
-                    .collect()
-            }
-        };
+        let single = logical.then(|| single_host(config, &self.resolved));
+        let config = single.as_ref().unwrap_or(config);
+        let lookup = |endpoint: &EndpointConfig| addresses(endpoint, &self.resolved);
         let hosts = config.localities.iter().flat_map(|l| &l.endpoints);
         let matched: usize = hosts.map(|e| lookup(e).len()).sum();
         self.stats
@@ -230,14 +220,7 @@ impl Snapshot {
                 Some(Arc::new(given.unwrap_or_else(|| no_hosts(&name))))
             }
         };
-        let names = entry.assignment().map(dns_names).unwrap_or_default();
-        let resolved = names.iter().all(|n| entry.resolved.contains_key(n));
-        if !names.is_empty()
-            && let DiscoveryConfig::StrictDns(_, dns) | DiscoveryConfig::LogicalDns(_, dns) =
-                &entry.info.config.discovery
-        {
-            self.resolver.watch(&name, &names, dns);
-        }
+        let resolved = self.watch_names(&name, &entry);
         match known {
             Some(config) if resolved => {
                 entry.rebuild(&config, &self.runtime);
@@ -252,7 +235,7 @@ impl Snapshot {
     }
 
     /// Publishes a cluster whose hosts are known, unless it waits for secrets.
-    fn publish_if_warm(&mut self, name: Arc<str>, entry: ClusterEntry) {
+    pub(super) fn publish_if_warm(&mut self, name: Arc<str>, entry: ClusterEntry) {
         if entry.info.sockets.are_settled() {
             self.publish_cluster(name, entry);
         } else {
@@ -418,49 +401,6 @@ impl Snapshot {
         self.count_clusters();
     }
 
-    /// Takes in an answer of DNS.
-    pub fn apply_resolved(&mut self, answer: Resolved) {
-        let Some(entry) = self
-            .warming_clusters
-            .get_mut(&answer.cluster)
-            .or_else(|| self.clusters.get_mut(&answer.cluster))
-        else {
-            return;
-        };
-        entry.stats.inc(ClusterMembershipStats::update_attempt);
-        let succeeded = answer.addresses.is_ok();
-        match answer.addresses {
-            Ok(addresses) => {
-                entry.stats.inc(ClusterMembershipStats::update_success);
-                entry.resolved.insert(answer.host, addresses);
-            }
-            Err(error) => {
-                tracing::debug!(target: "upstream", cluster = %answer.cluster, %error, "DNS look-up failed");
-                entry.stats.inc(ClusterMembershipStats::update_failure);
-                // A failed look-up ends warming, but takes no host away.
-                entry.resolved.entry(answer.host).or_default();
-            }
-        }
-        let Some(config) = entry.assignment().cloned() else {
-            return;
-        };
-        let ready = dns_names(&config)
-            .iter()
-            .all(|n| entry.resolved.contains_key(n));
-        let changed = entry.rebuild(&config, &self.runtime);
-        if succeeded && !changed {
-            entry.stats.inc(ClusterMembershipStats::update_no_rebuild);
-        }
-        let hosts = entry.hosts.clone();
-        if ready && let Some(mut entry) = self.warming_clusters.remove(&answer.cluster) {
-            entry.hosts_known = true;
-            self.publish_if_warm(answer.cluster, entry);
-            self.count_clusters();
-        } else if changed && self.clusters.contains_key(&answer.cluster) {
-            self.publish_hosts(answer.cluster, hosts);
-        }
-    }
-
     /// Names that EDS is to be asked for, of active and warming clusters.
     pub fn eds_names(&self) -> impl Iterator<Item = &Arc<str>> {
         self.clusters
@@ -484,7 +424,7 @@ impl Snapshot {
         self.assignments.iter()
     }
 
-    fn count_clusters(&self) {
+    pub(super) fn count_clusters(&self) {
         let set = |id, n: usize| {
             self.cluster_stats
                 .gauge_set(id, i64::try_from(n).unwrap_or(i64::MAX))
@@ -515,18 +455,4 @@ fn no_hosts(service: &str) -> LoadAssignmentConfig {
         endpoint_stale_after: None,
         weighted_priority_health: false,
     }
-}
-
-/// The DNS names among the endpoints.
-fn dns_names(config: &LoadAssignmentConfig) -> Vec<Arc<str>> {
-    let endpoints = config.localities.iter().flat_map(|l| &l.endpoints);
-    let mut names: Vec<Arc<str>> = endpoints
-        .filter_map(|e| match &e.address {
-            EndpointAddress::Name { host, .. } => Some(host.clone()),
-            EndpointAddress::Resolved(_) => None,
-        })
-        .collect();
-    names.sort();
-    names.dedup();
-    names
 }

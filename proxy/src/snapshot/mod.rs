@@ -14,6 +14,7 @@ mod clusters;
 mod dns;
 mod draining;
 mod listeners;
+mod names;
 mod original_dst;
 mod references;
 mod routes;

@@ -40,6 +40,8 @@ pub enum Compare {
     Status,
     /// The content type and the whole text.
     Text,
+    /// The content type and the lines, sorted.
+    Lines,
     /// The content type and the first line.
     First,
     /// The content type and the JSON, whatever the order of its members.
@@ -87,6 +89,7 @@ impl Compare {
         match self {
             Self::Status => Vec::new(),
             Self::Text => all().collect(),
+            Self::Lines => sorted(all()),
             Self::First => all().take(1).collect(),
             Self::Json => json_lines(body, &|value| value),
             Self::Shape => json_lines(body, &shape),

@@ -11,6 +11,7 @@ use super::template::Config;
 use super::validate::Verdict;
 use super::xds;
 use crate::client::{self, Request};
+use crate::dns;
 use crate::upstream;
 use crate::values::Span;
 
@@ -26,6 +27,9 @@ pub struct Case {
     /// Upstreams by name; a cluster of the same name stands in front of each.
     #[serde(default)]
     pub upstreams: BTreeMap<String, upstream::Script>,
+    /// What the name server on `{{upstream.dns}}` says of names.
+    #[serde(default)]
+    pub dns: dns::Script,
     /// What the client does, in order.
     #[serde(default)]
     pub requests: Vec<Entry>,

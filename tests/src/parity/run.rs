@@ -20,6 +20,7 @@ use super::validate;
 use super::xds;
 use crate::ads::Ads;
 use crate::client::{Answer, Connections, Kind, Request};
+use crate::dns;
 use crate::ports;
 use crate::proxy::{self, Proxy};
 use crate::upstream::Upstream;
@@ -121,6 +122,9 @@ fn allocate(bootstrap: &str, case: &Case) -> BTreeMap<String, u16> {
     if case.config.base == Base::Ads {
         names.insert("upstream.xds".to_owned());
     }
+    if !case.dns.is_empty() {
+        names.insert("upstream.dns".to_owned());
+    }
     if let Some(placeholder) = &*PLACEHOLDER {
         names.extend(
             placeholder
@@ -175,6 +179,14 @@ async fn one_side(
             .map_err(|e| format!("upstream {name}: {e}"))?;
         upstreams.insert(name.clone(), upstream);
     }
+    let _names = match ports.get("upstream.dns") {
+        Some(port) if !case.dns.is_empty() => Some(
+            dns::Server::start(&case.dns, *port)
+                .await
+                .map_err(|e| format!("dns: {e}"))?,
+        ),
+        _ => None,
+    };
     let ads = match case.config.base {
         Base::Ads => Some(
             Ads::start(ports["upstream.xds"], Some(dir.join("xds.sock")))

@@ -9,7 +9,7 @@ use filter_api::ConfigError;
 use super::access_log::access_logs;
 use super::any::{Typed, extension};
 use super::common::address;
-use super::discovery::resolver;
+use super::dns::Resolver;
 use super::endpoint::locality_name;
 use super::path::{Within, duration_or, each, optional, refuse, required};
 use super::runtime_layer::layers;
@@ -95,8 +95,8 @@ fn convert(message: pb::Bootstrap) -> Result<BootstrapConfig> {
         enable_dispatcher_stats: _,
         header_prefix: _,
         stats_server_version_override: _,
-        use_tcp_for_dns_lookups: _,
-        dns_resolution_config: _,
+        use_tcp_for_dns_lookups,
+        dns_resolution_config,
         typed_dns_resolver_config,
         bootstrap_extensions,
         fatal_actions: _,
@@ -117,11 +117,12 @@ fn convert(message: pb::Bootstrap) -> Result<BootstrapConfig> {
         stats_flush,
         stats_eviction: _,
     } = message;
-    optional(
-        "typed_dns_resolver_config",
-        typed_dns_resolver_config,
-        resolver,
-    )?;
+    let resolver = Resolver {
+        typed: typed_dns_resolver_config,
+        resolution: dns_resolution_config,
+        servers: Vec::new(),
+        tcp: use_tcp_for_dns_lookups,
+    };
     let dynamic = dynamic(dynamic_resources).within("dynamic_resources")?;
     each(
         "bootstrap_extensions",
@@ -153,6 +154,7 @@ fn convert(message: pb::Bootstrap) -> Result<BootstrapConfig> {
             max_connections,
         )?
         .flatten(),
+        dns_resolver: resolver.config()?.unwrap_or_default(),
         log_format: optional("application_log_config", application_log_config, log_format)?
             .flatten(),
     })

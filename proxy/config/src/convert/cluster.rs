@@ -7,7 +7,8 @@ use outrigger_types::MetadataValue;
 
 use super::breakers::breakers;
 use super::common::{Place, malformed, place, tcp_keepalive};
-use super::discovery::{Dns, discovery};
+use super::discovery::discovery;
+use super::dns::{Dns, Resolver};
 use super::http_protocol_options::{Deprecated, http_options};
 use super::lb_policy::{Policy, common_lb, policy};
 use super::original_dst::{self, OriginalDst};
@@ -64,11 +65,11 @@ fn convert(message: pb::Cluster, cx: &ConvertContext<'_>) -> Result<ClusterConfi
         dns_failure_refresh_rate,
         respect_dns_ttl,
         dns_lookup_family,
-        dns_resolvers: _,
-        use_tcp_for_dns_lookups: _,
-        dns_resolution_config: _,
+        dns_resolvers,
+        use_tcp_for_dns_lookups,
+        dns_resolution_config,
         typed_dns_resolver_config,
-        wait_for_warm_on_init: _,
+        wait_for_warm_on_init,
         outlier_detection: _,
         cleanup_interval,
         upstream_bind_config,
@@ -102,7 +103,13 @@ fn convert(message: pb::Cluster, cx: &ConvertContext<'_>) -> Result<ClusterConfi
         respect_ttl: respect_dns_ttl,
         jitter: dns_jitter,
         family: dns_lookup_family,
-        resolver: typed_dns_resolver_config,
+        resolver: Resolver {
+            typed: typed_dns_resolver_config,
+            resolution: dns_resolution_config,
+            servers: dns_resolvers,
+            tcp: use_tcp_for_dns_lookups,
+        },
+        waits: wait_for_warm_on_init,
     };
     let deprecated = Deprecated {
         common: common_http_protocol_options,

@@ -27,6 +27,7 @@ mod cluster;
 mod common;
 pub mod defaults;
 mod discovery;
+mod dns;
 mod endpoint;
 mod filter_chain;
 mod filters;

@@ -9,8 +9,8 @@ use http::HeaderName;
 use outrigger_types::{Metadata, MetadataValue};
 
 use super::{
-    CommonHttpOptions, ConfigSourceConfig, Http1Options, Http2Options, LoadAssignmentConfig,
-    MetadataExchangeConfig, UpstreamTransport,
+    CommonHttpOptions, ConfigSourceConfig, DnsConfig, Http1Options, Http2Options,
+    LoadAssignmentConfig, MetadataExchangeConfig, UpstreamTransport,
 };
 
 /// A cluster, validated.
@@ -109,7 +109,7 @@ pub enum DiscoveryConfig {
     Static(LoadAssignmentConfig),
     /// Names given here, resolved for ever, every address a host.
     StrictDns(LoadAssignmentConfig, DnsConfig),
-    /// One name given here, one host whose address is the last answer's first.
+    /// One name given here, one host: the last answer's first address, and then the others.
     LogicalDns(LoadAssignmentConfig, DnsConfig),
     /// Made on demand, at the address that the connection or the request was for.
     OriginalDst(OriginalDstConfig),
@@ -175,37 +175,6 @@ impl MetadataPath {
                 _ => None,
             })
     }
-}
-
-/// How names are resolved.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DnsConfig {
-    /// Time between look-ups. Default 5 s.
-    pub refresh_rate: Duration,
-    /// Back-off after a failed look-up; none for the refresh rate.
-    pub failure_refresh_rate: Option<super::BackOffConfig>,
-    /// Use the answer's TTL instead of the refresh rate.
-    pub respect_ttl: bool,
-    /// Random addition to the refresh rate.
-    pub jitter: Duration,
-    /// Which addresses are wanted.
-    pub family: DnsLookupFamily,
-}
-
-/// `DnsLookupFamily`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum DnsLookupFamily {
-    /// AUTO: IPv6, and IPv4 if there is none.
-    #[default]
-    Auto,
-    /// V4_ONLY
-    V4Only,
-    /// V6_ONLY
-    V6Only,
-    /// V4_PREFERRED: IPv4, and IPv6 if there is none.
-    V4Preferred,
-    /// ALL
-    All,
 }
 
 /// The load balancing policy.

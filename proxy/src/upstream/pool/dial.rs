@@ -2,6 +2,7 @@
 //! answers. Follows Envoy's "Happy Eyeballs Support" and RFC 8305.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -26,12 +27,16 @@ pub(super) async fn to_host(host: &Host, cluster: &WorkerCluster) -> io::Result<
     let all = [&host.address]
         .into_iter()
         .chain(&host.additional_addresses);
-    race(interleaved(all), cluster).await
+    race(interleaved(all), host, cluster).await
 }
 
 /// The first of several that answers; the error of the last one if none does. Every
 /// attempt counts as a connection; the first is counted with the connection itself.
-async fn race(addresses: Vec<&Address>, cluster: &WorkerCluster) -> io::Result<(Io, Address)> {
+async fn race(
+    addresses: Vec<&Address>,
+    host: &Host,
+    cluster: &WorkerCluster,
+) -> io::Result<(Io, Address)> {
     let mut waiting = addresses.into_iter();
     let mut attempts = FuturesUnordered::new();
     let mut failure = None;
@@ -40,6 +45,7 @@ async fn race(addresses: Vec<&Address>, cluster: &WorkerCluster) -> io::Result<(
         if let Some(next) = waiting.next() {
             if tried > 0 {
                 cluster.stats.inc(ClusterStats::upstream_cx_total);
+                host.stats.cx_total.fetch_add(1, Ordering::Relaxed);
             }
             tried += 1;
             attempts.push(at(next, &cluster.info));
