@@ -10,7 +10,7 @@ use prost::Message;
 use xds_api::validate::validate;
 use xds_api::verdict;
 
-use crate::http::{alpn, buffer, cors, fault, grpc_stats, istio_stats, peer_metadata};
+use crate::http::{alpn, buffer, compressor, cors, fault, grpc_stats, istio_stats, peer_metadata};
 
 type MakeFilter = fn(&[u8], &FactoryContext) -> Result<Arc<dyn HttpFilterConfig>, ConfigError>;
 type MakeOverride = fn(&[u8]) -> Result<RouteFilterConfig, ConfigError>;
@@ -37,6 +37,16 @@ const ENTRIES: &[Entry] = &[
         message: buffer::ROUTE_MESSAGE,
         filter: None,
         route: Some(buffer::route),
+    },
+    Entry {
+        message: compressor::MESSAGE,
+        filter: Some(compressor::filter),
+        route: None,
+    },
+    Entry {
+        message: compressor::ROUTE_MESSAGE,
+        filter: None,
+        route: Some(compressor::route),
     },
     Entry {
         message: cors::MESSAGE,

@@ -19,6 +19,7 @@ pub(crate) fn factory_context() -> FactoryContext {
         stat_prefix: "http.inbound_test.".into(),
         store: Store::default(),
         node: Default::default(),
+        chain: Default::default(),
     }
 }
 
@@ -106,6 +107,7 @@ impl TestStream {
             clear_route_cache: false,
             buffer_limit: 0,
             add_trailers: None,
+            add_data: None,
             held: 0,
         }
     }

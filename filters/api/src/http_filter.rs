@@ -131,6 +131,8 @@ pub struct FilterContext<'a> {
     /// Set in the callback for the last piece of a body without trailers: these
     /// follow it.
     pub add_trailers: Option<Headers>,
+    /// Set in the callback of the trailers: the rest of the body, which goes before them.
+    pub add_data: Option<Buffer>,
 }
 
 /// A filter on one stream. Every callback has a default that lets all pass.

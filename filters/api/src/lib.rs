@@ -24,6 +24,6 @@ pub use http_filter::{
 };
 pub use local_reply::LocalReply;
 pub use outrigger_types::{ResponseFlag, ResponseFlags};
-pub use registry::{ExtensionRegistry, FactoryContext, LocalNode};
+pub use registry::{Chain, ExtensionRegistry, FactoryContext, LocalNode};
 pub use runtime::{FractionalPercent, RuntimeFraction, RuntimeSnapshot};
 pub use services::{CallError, CallFuture, CallResponse, ClusterFacts, Services};

@@ -1,7 +1,8 @@
 //! How configuration meets the filters that are built in, without knowing them.
 
+use std::any::Any;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use outrigger_stats::Store;
 use outrigger_types::MetadataValue;
@@ -43,6 +44,34 @@ pub struct FactoryContext {
     pub stat_prefix: Arc<str>,
     /// Where stats are registered.
     pub store: Store,
+    /// What the filters of the chain that is being made know of each other.
+    pub chain: Chain,
+}
+
+/// What the filters of one chain leave for each other when they are configured; empty at
+/// first. A clone is of the same chain.
+#[derive(Clone, Debug, Default)]
+pub struct Chain(Arc<Mutex<Left>>);
+
+type Left = Vec<Arc<dyn Any + Send + Sync>>;
+
+impl Chain {
+    /// Leaves something, after what is there.
+    pub fn add(&self, left: Arc<dyn Any + Send + Sync>) {
+        self.left().push(left);
+    }
+
+    /// All of one type that was left, in the order of the filters.
+    pub fn all<T: Any + Send + Sync>(&self) -> Arc<[Arc<T>]> {
+        let left = self.left();
+        let all = left.iter().filter_map(|any| any.clone().downcast().ok());
+        all.collect()
+    }
+
+    /// Half of what a panic left here is as good as the rest of it.
+    fn left(&self) -> MutexGuard<'_, Left> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The table of extensions, by type URL.

@@ -2,6 +2,7 @@
 
 pub mod alpn;
 pub mod buffer;
+pub mod compressor;
 pub mod cors;
 pub mod fault;
 pub mod grpc_stats;

@@ -429,10 +429,17 @@ impl FilterChain {
             self.refresh(side, called.clear, parts);
             match called.result {
                 FilterStatus::Continue if mode == Mode::Buffering => {
-                    self.entries[index].side(side).end = Some(BodyEnd::Trailers(trailers));
+                    let end = Some(BodyEnd::Trailers(trailers));
+                    self.hold(side, index, &mut called.data.unwrap_or_default(), end);
                     return self.resume(side, step, parts);
                 }
-                FilterStatus::Continue => {}
+                FilterStatus::Continue => {
+                    let Some(rest) = called.data else { continue };
+                    match self.data_from(side, step + 1, parts, rest, false) {
+                        Verdict::Continue => {}
+                        other => return other,
+                    }
+                }
                 FilterStatus::Reply(reply) => return Verdict::Reply(reply),
                 FilterStatus::Pause | FilterStatus::PauseAndBuffer => {
                     self.set_mode(side, index, Mode::Paused);
@@ -530,6 +537,7 @@ struct Called<R> {
     result: R,
     clear: bool,
     trailers: Option<Headers>,
+    data: Option<Buffer>,
 }
 
 impl Called<FilterStatus> {
@@ -538,6 +546,7 @@ impl Called<FilterStatus> {
         result: FilterStatus::Continue,
         clear: false,
         trailers: None,
+        data: None,
     };
 }
 
@@ -552,6 +561,7 @@ fn call<R>(parts: &mut Parts<'_>, f: impl FnOnce(&mut FilterContext<'_>) -> R) -
         clear_route_cache: false,
         buffer_limit: *parts.buffer_limit,
         add_trailers: None,
+        add_data: None,
         held: 0,
     };
     let result = f(&mut cx);
@@ -559,6 +569,7 @@ fn call<R>(parts: &mut Parts<'_>, f: impl FnOnce(&mut FilterContext<'_>) -> R) -
         result,
         clear: cx.clear_route_cache,
         trailers: cx.add_trailers,
+        data: cx.add_data,
     };
     *parts.buffer_limit = cx.buffer_limit;
     called

@@ -1,6 +1,7 @@
 //! What one side showed, as titled sections of lines: the form in which sides are compared.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 
 use super::normalise::Normaliser;
 use crate::client::Answer;
@@ -150,6 +151,19 @@ fn body(bytes: &[u8], normaliser: &Normaliser) -> Vec<String> {
         .collect()
 }
 
+/// What a body is before it was encoded; none if it was not, or not so that it can be read.
+fn decoded(head: &Head, body: &[u8]) -> Option<Vec<u8>> {
+    let mut text = Vec::new();
+    let read = match head.fields.get("content-encoding")? {
+        "gzip" => flate2::read::MultiGzDecoder::new(body).read_to_end(&mut text),
+        "br" => brotli::Decompressor::new(body, 4096).read_to_end(&mut text),
+        "zstd" => zstd::stream::read::Decoder::new(body)
+            .and_then(|mut decoder| decoder.read_to_end(&mut text)),
+        _ => return None,
+    };
+    read.ok().map(|_| text)
+}
+
 fn message(title: &str, seen: &Seen, normaliser: &Normaliser) -> Vec<Section> {
     let mut out = Vec::new();
     for (at, interim) in seen.interim.iter().enumerate() {
@@ -165,9 +179,14 @@ fn message(title: &str, seen: &Seen, normaliser: &Normaliser) -> Vec<Section> {
         ));
     }
     if !seen.body.is_empty() {
+        // Two libraries give other bytes for the same text.
+        let text = seen
+            .head
+            .as_ref()
+            .and_then(|head| decoded(head, &seen.body));
         out.push(Section::new(
             format!("{title} / body"),
-            body(&seen.body, normaliser),
+            body(text.as_deref().unwrap_or(&seen.body), normaliser),
         ));
     }
     if let Some(trailers) = &seen.trailers {

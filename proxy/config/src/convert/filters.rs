@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use filter_api::{ConfigError, FactoryContext};
+use filter_api::{Chain, ConfigError, FactoryContext};
 use outrigger_types::{HeaderName, names};
 
 use super::any::Typed;
@@ -29,6 +29,7 @@ pub(super) fn filters(
         stat_prefix: stat_prefix.into(),
         store: cx.store.clone(),
         node: cx.node.clone(),
+        chain: Chain::default(),
     };
     if messages.is_empty() {
         return refuse("http_filters", "a terminal filter (router) is required");

@@ -14,11 +14,12 @@ use serde_json::Value;
 /// of theirs.
 pub(crate) struct Registry;
 
-const FILTERS: [&str; 7] = [
+const FILTERS: [&str; 8] = [
     "type.googleapis.com/envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
     "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault",
     "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer",
     "type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors",
+    "type.googleapis.com/envoy.extensions.filters.http.compressor.v3.Compressor",
     "type.googleapis.com/io.istio.http.peer_metadata.Config",
     "type.googleapis.com/istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig",
     "type.googleapis.com/stats.PluginConfig",
