@@ -5,6 +5,7 @@
 //! filled in, every expression compiled, every duration a `Duration`. No
 //! protobuf type leaves this package.
 
+pub mod cel;
 pub mod convert;
 pub mod format;
 pub mod ir;

@@ -46,6 +46,7 @@ pub fn accepts(
             let listed = statuses.iter().any(|s| Some(u64::from(*s)) == status);
             listed != *exclude
         }
+        AccessLogFilter::Expression(expression) => expression.holds(context),
         AccessLogFilter::LogType { types, exclude } => {
             types.contains(&context.access_log_type) != *exclude
         }

@@ -8,6 +8,7 @@ use super::any::Typed;
 use super::body::{body_format, json};
 use super::matcher::{fraction, header};
 use super::path::{Within, each, optional, refuse, required, unknown_enum};
+use crate::cel::Expression;
 use crate::format::{AccessLogType, Format, FormatOptions, default_access_log_format};
 use crate::ir::{
     AccessLogConfig, AccessLogFilter, AccessLogFormat, AccessLogSink, BodyFormatContent,
@@ -17,8 +18,11 @@ use crate::pb::envoy::config::accesslog::v3 as pb;
 use crate::pb::envoy::config::core::v3 as core;
 use crate::pb::envoy::data::accesslog::v3::AccessLogType as Kind;
 use crate::pb::envoy::extensions::access_loggers::file::v3 as file;
+use crate::pb::envoy::extensions::access_loggers::filters::cel::v3 as cel;
 use crate::pb::envoy::extensions::access_loggers::stream::v3 as stream;
 use crate::pb::envoy::r#type::v3::FractionalPercent;
+
+const EXPRESSION: &str = "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter";
 
 /// A list of access logs.
 ///
@@ -196,7 +200,10 @@ fn extension(
 ) -> Result<AccessLogFilter> {
     match config {
         Some(pb::extension_filter::ConfigType::TypedConfig(any)) => Typed::unpack(any)
-            .and_then(|typed| typed.unsupported("access log filter"))
+            .and_then(|typed| match typed.name.as_str() {
+                EXPRESSION => typed.decode().and_then(expression),
+                _ => typed.unsupported("access log filter"),
+            })
             .within("typed_config"),
         None => refuse("name", format!("access log filter {name} is not supported")),
     }
@@ -249,6 +256,17 @@ fn response_flags(flags: Vec<String>) -> Result<AccessLogFilter> {
         Ok(())
     })?;
     Ok(AccessLogFilter::ResponseFlag(set))
+}
+
+fn expression(message: cel::ExpressionFilter) -> Result<AccessLogFilter> {
+    let cel::ExpressionFilter {
+        expression,
+        cel_config: _,
+    } = message;
+    let parsed = Expression::parse(&expression);
+    parsed
+        .map(AccessLogFilter::Expression)
+        .map_err(|reason| ConfigError::field("expression", reason))
 }
 
 fn grpc_status(message: pb::GrpcStatusFilter) -> Result<AccessLogFilter> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use filter_api::RuntimeFraction;
 use outrigger_types::ResponseFlags;
 
+use crate::cel::Expression;
 use crate::format::{AccessLogType, Format, JsonFormat};
 use crate::matcher::HeaderMatcher;
 
@@ -96,6 +97,8 @@ pub enum AccessLogFilter {
         /// Log all but these.
         exclude: bool,
     },
+    /// By an expression.
+    Expression(Expression),
     /// By the kind of the entry; `exclude` turns the list around.
     LogType {
         /// The kinds, those left out that are never written.
