@@ -137,7 +137,9 @@ pub fn check_static(
     let mut secrets = Secrets::default();
     for bytes in &loaded.config.static_secrets {
         let secret = take(convert::secret(bytes, &cx), &mut ignored)?;
-        secrets.set_static(&secret).map_err(|e| e.to_string())?;
+        secrets
+            .set_static(&secret, bytes)
+            .map_err(|e| e.to_string())?;
     }
     let mut clusters: Vec<ClusterConfig> = Vec::new();
     for bytes in &loaded.config.static_clusters {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 mod endpoints;
 mod mask;
+mod secrets;
 
 use mask::Mask;
 
@@ -42,7 +43,7 @@ pub fn page(cx: &AdminContext<'_>, query: &Query) -> Page {
     dumps.push(listeners(cx, &names));
     dumps.push(dump("ScopedRoutesConfigDump", Vec::new()));
     dumps.push(routes(cx, &names));
-    dumps.push(dump("SecretsConfigDump", Vec::new()));
+    dumps.push(secrets::dump(cx, &names));
     let mask = query.get("mask").map(Mask::parse);
     let configs = match query.get("resource") {
         Some(resource) => resources(&dumps, resource, mask.as_ref()),
@@ -150,7 +151,10 @@ fn dump(kind: &str, fields: Vec<(&str, Value)>) -> Value {
 fn message(type_url: &str, bytes: &[u8]) -> Value {
     let name = type_url.rsplit('/').next().unwrap_or(type_url);
     match xds_api::json::to_json(name, bytes) {
-        Ok(value) => with_type(type_url, value),
+        Ok(mut value) => {
+            secrets::redact(&mut value);
+            with_type(type_url, value)
+        }
         Err(error) => json!({ "@type": type_url, "error": error.to_string() }),
     }
 }

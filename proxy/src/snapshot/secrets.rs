@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use bytes::Bytes;
 use filter_api::ConfigError;
 use outrigger_config::convert;
 use outrigger_config::ir::{
@@ -19,8 +21,15 @@ use crate::network::transport_socket::{
 /// All secrets that are known or asked for.
 #[derive(Default)]
 pub struct Secrets {
-    statics: BTreeMap<Arc<str>, Arc<SecretCell>>,
+    statics: BTreeMap<Arc<str>, StaticSecret>,
     dynamic: Vec<DynamicSecret>,
+}
+
+/// A secret of the bootstrap.
+#[derive(Default)]
+struct StaticSecret {
+    bytes: Bytes,
+    cell: Arc<SecretCell>,
 }
 
 /// A secret that SDS brings.
@@ -29,6 +38,8 @@ pub struct DynamicSecret {
     pub name: Arc<str>,
     /// Where it is asked for.
     pub source: ConfigSourceConfig,
+    /// Since when it is asked for.
+    pub asked: SystemTime,
     /// As received last; none until then.
     pub received: Option<Received>,
     cell: Arc<SecretCell>,
@@ -46,17 +57,21 @@ impl Secrets {
     ///
     /// # Errors
     /// If it cannot be read.
-    pub fn set_static(&mut self, config: &SecretConfig) -> Result<(), ConfigError> {
+    pub fn set_static(&mut self, config: &SecretConfig, bytes: &Bytes) -> Result<(), ConfigError> {
         let secret = read(config)?;
-        let cell = self.statics.entry(config.name.clone()).or_default();
-        cell.set(secret);
+        let known = self.statics.entry(config.name.clone()).or_default();
+        known.bytes = bytes.clone();
+        known.cell.set(secret);
         Ok(())
     }
 
     /// The cell of a secret, which is asked for from now on.
     fn cell(&mut self, wanted: &SecretRef) -> Result<Arc<SecretCell>, String> {
         let Some(source) = &wanted.source else {
-            let known = self.statics.get(&wanted.name).cloned();
+            let known = self
+                .statics
+                .get(&wanted.name)
+                .map(|known| known.cell.clone());
             return known.ok_or_else(|| format!("unknown static secret '{}'", wanted.name));
         };
         if let Some(known) = self.find(&wanted.name, &source.source) {
@@ -66,6 +81,7 @@ impl Secrets {
         self.dynamic.push(DynamicSecret {
             name: wanted.name.clone(),
             source: source.clone(),
+            asked: SystemTime::now(),
             received: None,
             cell: cell.clone(),
         });
@@ -175,7 +191,21 @@ impl Snapshot {
     /// If it is refused.
     pub fn apply_static_secret(&mut self, received: &Received) -> Result<(), ConfigError> {
         let config = self.convert(|cx| convert::secret(&received.bytes, cx))?;
-        self.secrets.set_static(&config)
+        self.secrets.set_static(&config, &received.bytes)
+    }
+
+    /// The secrets of the bootstrap: name and message.
+    pub fn static_secrets(&self) -> impl Iterator<Item = (&Arc<str>, &Bytes)> {
+        let all = self.secrets.statics.iter();
+        all.map(|(name, secret)| (name, &secret.bytes))
+    }
+
+    /// The secrets that SDS was asked for.
+    pub fn dynamic_secrets(&self) -> impl Iterator<Item = &DynamicSecret> {
+        self.secrets
+            .dynamic
+            .iter()
+            .filter(|secret| secret.is_used())
     }
 
     /// Takes in a secret that SDS brought from `source`.

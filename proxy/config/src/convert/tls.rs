@@ -410,7 +410,9 @@ fn validation(message: pb::CertificateValidationContext) -> Result<ValidationCon
     };
     Ok(ValidationConfig {
         trusted_ca,
-        crl: optional("crl", crl, |source| data_source(source, MAX_PEM))?,
+        // As in Envoy an empty list is none; Istio's agent sends such.
+        crl: optional("crl", crl, |source| data_source(source, MAX_PEM))?
+            .filter(|list| !list.is_empty()),
         only_leaf_crl: only_verify_leaf_cert_crl,
         spki_pins: each("verify_certificate_spki", verify_certificate_spki, spki)?,
         certificate_hashes: each("verify_certificate_hash", verify_certificate_hash, hash)?,
