@@ -181,7 +181,9 @@ impl RetryState {
         }
         let connect_failed = matches!(
             reason,
-            ResetReason::ConnectionFailure | ResetReason::ConnectionTimeout
+            ResetReason::ConnectionFailure
+                | ResetReason::LocalConnectionFailure
+                | ResetReason::ConnectionTimeout
         );
         on(RetryOn::RESET)
             || on(RetryOn::FIVE_XX)

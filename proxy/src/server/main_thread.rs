@@ -161,6 +161,7 @@ impl Main {
         );
         snapshot.serve_main(own.clone());
         snapshot.set_node(settings.bootstrap.config.node.local());
+        snapshot.set_upstream_bind(settings.bootstrap.config.upstream_bind.clone());
         snapshot.set_ads(settings.bootstrap.config.ads.is_some());
         snapshot.set_drain_time(settings.options.drain_time);
         let (xds, notices) = Xds::new(&settings.bootstrap.config, &settings.store, own.clone());

@@ -7,7 +7,8 @@ use std::time::Instant;
 use filter_api::{ConfigError, RuntimeSnapshot};
 use outrigger_config::convert;
 use outrigger_config::ir::{
-    ClusterConfig, DiscoveryConfig, EndpointConfig, LbCommonConfig, LoadAssignmentConfig,
+    BindConfig, ClusterConfig, DiscoveryConfig, EndpointConfig, LbCommonConfig,
+    LoadAssignmentConfig,
 };
 use outrigger_stats::Slab;
 
@@ -179,10 +180,11 @@ impl Snapshot {
 
     fn cluster_entry(
         &mut self,
-        config: ClusterConfig,
+        mut config: ClusterConfig,
         received: Received,
         origin: Origin,
     ) -> Result<ClusterEntry, ConfigError> {
+        config.bind = BindConfig::over(config.bind.take(), self.upstream_bind.as_ref());
         let newest = self.warming_clusters.get(&config.name);
         let newest = newest.or_else(|| self.clusters.get(&config.name));
         let last = newest.map(|entry| entry.info.clone());

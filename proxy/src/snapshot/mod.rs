@@ -28,6 +28,7 @@ use std::time::{Instant, SystemTime};
 use bytes::Bytes;
 use filter_api::{ConfigError, ExtensionRegistry, LocalNode, RuntimeSnapshot};
 use outrigger_config::convert::{ConvertContext, Converted};
+use outrigger_config::ir::BindConfig;
 use outrigger_stats::{Slab, Store};
 use tokio::sync::mpsc;
 
@@ -100,6 +101,8 @@ pub struct Snapshot {
     assignments: BTreeMap<Arc<str>, clusters::Assignment>,
     secrets: Secrets,
     resolver: Resolver,
+    /// Where upstream sockets are bound for clusters that do not say.
+    upstream_bind: Option<BindConfig>,
     cluster_stats: Slab<ClusterManagerStats>,
     listener_stats: Slab<ListenerManagerStats>,
     workers_started: bool,
@@ -140,6 +143,7 @@ impl Snapshot {
             assignments: BTreeMap::new(),
             secrets: Secrets::default(),
             resolver,
+            upstream_bind: None,
             workers_started: false,
             ads: false,
             main: None,
@@ -154,6 +158,11 @@ impl Snapshot {
     /// Says who this proxy is, which filters may want to know. Nobody by default.
     pub fn set_node(&mut self, node: LocalNode) {
         self.node = Arc::new(node);
+    }
+
+    /// Says where upstream sockets are bound for clusters that do not say. Anywhere by default.
+    pub fn set_upstream_bind(&mut self, bind: Option<BindConfig>) {
+        self.upstream_bind = bind;
     }
 
     /// Gives the main thread clusters of its own, those named by [`use_on_main`](Self::use_on_main).

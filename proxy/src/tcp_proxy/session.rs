@@ -181,7 +181,10 @@ impl Session {
         let upstream = &mut self.record.stream.upstream;
         note_host(upstream, &failure.host);
         upstream.transport_failure = failure.transport_failure.filter(|why| !why.is_empty());
-        self.flag(ResponseFlag::UpstreamConnectionFailure);
+        // As in Envoy one that could not even be tried has no flag of its own.
+        if failure.reason != ResetReason::LocalConnectionFailure {
+            self.flag(ResponseFlag::UpstreamConnectionFailure);
+        }
         Attempt::Failed
     }
 

@@ -8,6 +8,7 @@ outrigger_stats::stat_set! {
             upstream_cx_http1_total,
             upstream_cx_http2_total,
             upstream_cx_http3_total,
+            bind_errors,
             upstream_cx_connect_fail,
             upstream_cx_connect_timeout,
             upstream_cx_connect_with_0_rtt,

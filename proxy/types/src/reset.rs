@@ -5,6 +5,9 @@
 pub enum ResetReason {
     /// The connection failed before it was established.
     ConnectionFailure,
+    /// The connection could not be tried: its socket has not the address or the options that
+    /// it is to have.
+    LocalConnectionFailure,
     /// The connect timeout passed.
     ConnectionTimeout,
     /// The connection ended while the stream was open.
@@ -35,6 +38,7 @@ impl ResetReason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ConnectionFailure => "remote connection failure",
+            Self::LocalConnectionFailure => "local connection failure",
             Self::ConnectionTimeout => "connection timeout",
             Self::ConnectionTermination => "connection termination",
             Self::LocalReset => "local reset",

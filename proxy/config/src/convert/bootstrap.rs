@@ -8,6 +8,7 @@ use filter_api::ConfigError;
 
 use super::access_log::access_logs;
 use super::any::{Typed, extension};
+use super::bind::bind;
 use super::common::address;
 use super::dns::Resolver;
 use super::endpoint::locality_name;
@@ -18,7 +19,8 @@ use super::stats::stats_config;
 use super::structure::{json_object, structure};
 use super::{ConvertContext, Converted, Result, check, defaults, raw};
 use crate::ir::{
-    AdminConfig, ApiConfigSource, BootstrapConfig, ConfigSourceConfig, LogFormatConfig, NodeConfig,
+    AdminConfig, ApiConfigSource, BindConfig, BootstrapConfig, ConfigSourceConfig, LogFormatConfig,
+    NodeConfig,
 };
 use crate::pb::envoy::config::accesslog::v3 as log;
 use crate::pb::envoy::config::bootstrap::v3 as pb;
@@ -79,7 +81,7 @@ fn convert(message: pb::Bootstrap) -> Result<BootstrapConfig> {
         node_context_params: _,
         static_resources: _,
         dynamic_resources,
-        cluster_manager: _,
+        cluster_manager,
         hds_config: _,
         flags_path: _,
         stats_sinks: _,
@@ -154,6 +156,7 @@ fn convert(message: pb::Bootstrap) -> Result<BootstrapConfig> {
             max_connections,
         )?
         .flatten(),
+        upstream_bind: optional("cluster_manager", cluster_manager, upstream_bind)?.flatten(),
         dns_resolver: resolver.config()?.unwrap_or_default(),
         log_format: optional("application_log_config", application_log_config, log_format)?
             .flatten(),
@@ -205,6 +208,20 @@ fn dynamic(message: Option<parts::DynamicResources>) -> Result<Dynamic> {
         })?,
         lds: optional("lds_config", lds_config, config_source)?,
         cds: optional("cds_config", cds_config, config_source)?,
+    })
+}
+
+/// Of the cluster manager where upstream sockets are bound.
+fn upstream_bind(message: pb::ClusterManager) -> Result<Option<BindConfig>> {
+    let pb::ClusterManager {
+        local_cluster_name: _,
+        outlier_detection: _,
+        upstream_bind_config,
+        load_stats_config: _,
+        enable_deferred_cluster_creation: _,
+    } = message;
+    optional("upstream_bind_config", upstream_bind_config, |message| {
+        bind(message, "Bootstrap")
     })
 }
 

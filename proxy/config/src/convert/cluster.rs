@@ -1,27 +1,24 @@
 //! Clusters.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use outrigger_types::MetadataValue;
 
+use super::bind::{bind, connecting};
 use super::breakers::breakers;
-use super::common::{Place, malformed, place, tcp_keepalive};
 use super::discovery::discovery;
 use super::dns::{Dns, Resolver};
 use super::http_protocol_options::{Deprecated, http_options};
 use super::lb_policy::{Policy, common_lb, policy};
 use super::original_dst::{self, OriginalDst};
-use super::path::{Within, each, must_be_off, non_empty, optional, refuse, u32_or};
+use super::path::{Within, each, non_empty, optional, refuse, u32_or};
 use super::structure::{metadata, structure};
 use super::tls::upstream_transport;
 use super::{ConvertContext, Converted, Result, check, defaults, metadata_exchange};
 use crate::ir::{
-    ClusterConfig, TcpKeepalive, TrackedStats, TransportMatch, UpstreamProtocolConfig,
-    UpstreamTransport,
+    ClusterConfig, TrackedStats, TransportMatch, UpstreamProtocolConfig, UpstreamTransport,
 };
 use crate::pb::envoy::config::cluster::v3 as pb;
-use crate::pb::envoy::config::core::v3 as core;
 use crate::pb::google::protobuf as wkt;
 
 /// Converts a cluster.
@@ -143,6 +140,15 @@ fn convert(message: pb::Cluster, cx: &ConvertContext<'_>) -> Result<ClusterConfi
             "auto_config: ALPN configured for a cluster which has a non-ALPN transport socket";
         return refuse("typed_extension_protocol_options", reason);
     }
+    let connecting = optional(
+        "upstream_connection_options",
+        upstream_connection_options,
+        connecting,
+    )?
+    .unwrap_or_default();
+    let bind = optional("upstream_bind_config", upstream_bind_config, |message| {
+        bind(message, &format!("Cluster {name}"))
+    })?;
     original_dst::check_policy(&name, &discovery, &lb)?;
     Ok(ClusterConfig {
         discovery,
@@ -169,8 +175,9 @@ fn convert(message: pb::Cluster, cx: &ConvertContext<'_>) -> Result<ClusterConfi
             socket_match,
         )?,
         exchange: metadata_exchange::of_cluster(filters, cx)?,
-        tcp_keepalive: connection_options(upstream_connection_options),
-        bind_source: optional("upstream_bind_config", upstream_bind_config, bind_source)?.flatten(),
+        tcp_keepalive: connecting.keepalive,
+        happy_eyeballs: connecting.happy_eyeballs,
+        bind,
         metadata: metadata(metadata_message),
         tracked: tracked(
             track_cluster_stats.unwrap_or_default(),
@@ -223,36 +230,4 @@ fn socket_match(message: pb::cluster::TransportSocketMatch) -> Result<TransportM
         criteria,
         transport: optional("transport_socket", socket, upstream_transport)?.unwrap_or_default(),
     })
-}
-
-fn connection_options(message: Option<pb::UpstreamConnectionOptions>) -> Option<TcpKeepalive> {
-    let pb::UpstreamConnectionOptions {
-        tcp_keepalive: keepalive,
-        set_local_interface_name_on_upstream_connections: _,
-        happy_eyeballs_config: _,
-    } = message?;
-    keepalive.map(tcp_keepalive)
-}
-
-fn bind_source(message: core::BindConfig) -> Result<Option<SocketAddr>> {
-    let core::BindConfig {
-        source_address,
-        freebind,
-        socket_options: _,
-        extra_source_addresses: _,
-        additional_source_addresses: _,
-        local_address_selector: _,
-        validate_network_namespaces: _,
-    } = message;
-    must_be_off("freebind", freebind)?;
-    let Some(source) = source_address else {
-        return Ok(None);
-    };
-    let message = core::Address {
-        address: Some(core::address::Address::SocketAddress(source)),
-    };
-    match place(message).within("source_address")? {
-        Place::Resolved(address) => Ok(address.socket_addr()),
-        Place::Name(name, _) => Err(malformed(&name).within("source_address")),
-    }
 }

@@ -19,6 +19,7 @@
 
 mod access_log;
 mod any;
+mod bind;
 mod body;
 mod bootstrap;
 mod breakers;

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use filter_api::LocalNode;
 use outrigger_types::{Address, MetadataValue};
 
-use super::{AccessLogConfig, ApiConfigSource, ConfigSourceConfig, DnsResolverConfig, Locality};
+use super::{
+    AccessLogConfig, ApiConfigSource, BindConfig, ConfigSourceConfig, DnsResolverConfig, Locality,
+};
 
 /// The bootstrap, validated. Static resources stay bytes here: they take the
 /// same way as those of xDS.
@@ -39,6 +41,8 @@ pub struct BootstrapConfig {
     pub stats: StatsConfig,
     /// Most downstream connections in the process; none for any number.
     pub max_downstream_connections: Option<u64>,
+    /// Where upstream sockets are bound for clusters that do not say; none for anywhere.
+    pub upstream_bind: Option<BindConfig>,
     /// Who resolves names for clusters that do not say.
     pub dns_resolver: Arc<DnsResolverConfig>,
     /// Format of the process's log (`application_log_config`); none for the

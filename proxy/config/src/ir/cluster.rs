@@ -1,7 +1,6 @@
 //! Clusters (`config.cluster.v3.Cluster`).
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +8,8 @@ use http::HeaderName;
 use outrigger_types::{Metadata, MetadataValue};
 
 use super::{
-    CommonHttpOptions, ConfigSourceConfig, DnsConfig, Http1Options, Http2Options,
-    LoadAssignmentConfig, MetadataExchangeConfig, UpstreamTransport,
+    BindConfig, CommonHttpOptions, ConfigSourceConfig, DnsConfig, HappyEyeballs, Http1Options,
+    Http2Options, LoadAssignmentConfig, MetadataExchangeConfig, UpstreamTransport,
 };
 
 /// A cluster, validated.
@@ -53,8 +52,10 @@ pub struct ClusterConfig {
     pub exchange: Option<Arc<MetadataExchangeConfig>>,
     /// TCP keep-alive of upstream sockets.
     pub tcp_keepalive: Option<TcpKeepalive>,
-    /// Source address of upstream sockets.
-    pub bind_source: Option<SocketAddr>,
+    /// Where upstream sockets are bound, and their options; none for what the bootstrap says.
+    pub bind: Option<BindConfig>,
+    /// The order in which the addresses of a host are tried.
+    pub happy_eyeballs: HappyEyeballs,
     /// Metadata.
     pub metadata: Option<Arc<Metadata>>,
     /// Stats that are kept only where they are asked for.

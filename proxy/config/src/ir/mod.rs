@@ -4,6 +4,7 @@
 //! made from it drops the suffix.
 
 mod access_log;
+mod bind;
 mod bootstrap;
 mod cluster;
 mod common;
@@ -19,6 +20,7 @@ mod tcp_proxy;
 mod tls;
 
 pub use access_log::*;
+pub use bind::*;
 pub use bootstrap::*;
 pub use cluster::*;
 pub use common::*;

@@ -243,9 +243,9 @@ fn percent_encoded(text: &[u8]) -> Cow<'_, [u8]> {
 /// The flag of a reset by the upstream.
 pub fn flag_of(reason: ResetReason) -> ResponseFlag {
     match reason {
-        ResetReason::ConnectionFailure | ResetReason::ConnectionTimeout => {
-            ResponseFlag::UpstreamConnectionFailure
-        }
+        ResetReason::ConnectionFailure
+        | ResetReason::LocalConnectionFailure
+        | ResetReason::ConnectionTimeout => ResponseFlag::UpstreamConnectionFailure,
         ResetReason::ConnectionTermination | ResetReason::Http1PrematureUpstreamHalfClose => {
             ResponseFlag::UpstreamConnectionTermination
         }

@@ -151,8 +151,9 @@ const CONDITIONS: [&str; 15] = [
     "nonsense",
 ];
 
-const REASONS: [ResetReason; 6] = [
+const REASONS: [ResetReason; 7] = [
     ResetReason::ConnectionFailure,
+    ResetReason::LocalConnectionFailure,
     ResetReason::ConnectionTimeout,
     ResetReason::ConnectionTermination,
     ResetReason::RemoteReset,
@@ -179,7 +180,12 @@ fn one_condition_wants(condition: &str, happened: &Happened, listed: u16) -> boo
         "reset" => reset(|_, _| true),
         "reset-before-request" => reset(|_, began| !began),
         "connect-failure" => reset(|reason, _| {
-            reason == ResetReason::ConnectionFailure || reason == ResetReason::ConnectionTimeout
+            matches!(
+                reason,
+                ResetReason::ConnectionFailure
+                    | ResetReason::LocalConnectionFailure
+                    | ResetReason::ConnectionTimeout
+            )
         }),
         "refused-stream" => reset(|reason, _| reason == ResetReason::RemoteRefusedStreamReset),
         "envoy-ratelimited" => {

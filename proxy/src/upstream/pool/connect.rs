@@ -45,10 +45,10 @@ pub(super) async fn run(pool: Arc<Pool>, cluster: Arc<WorkerCluster>, mut meta: 
                 }
             }
         }
-        Ok(Err(why)) => {
-            meta.note_close(true);
+        Ok(Err(secure::Failure { reset, why })) => {
+            meta.note_close(reset == ResetReason::ConnectionFailure);
             drop(meta);
-            fail(&pool, &cluster, ResetReason::ConnectionFailure, &why);
+            fail(&pool, &cluster, reset, &why);
         }
         Err(_elapsed) => {
             cluster.stats.inc(ClusterStats::upstream_cx_connect_timeout);

@@ -1,9 +1,8 @@
 //! A connection to a host, with the TLS session that its transport socket asks for.
 
-use std::io;
 use std::sync::Arc;
 
-use outrigger_types::{Address, TlsInfo};
+use outrigger_types::{Address, ResetReason, TlsInfo};
 
 use super::{Pool, Speaks, dial};
 use crate::network::exchange::PeerState;
@@ -23,11 +22,35 @@ pub(super) struct Connected {
     pub(super) peer: Option<PeerState>,
 }
 
-/// Connects to the pool's host. An error says why it cannot be had, in Envoy's words.
-pub(super) async fn connect(pool: &Pool, cluster: &WorkerCluster) -> Result<Connected, String> {
-    let (io, remote) = dial::to_host(&pool.host, cluster)
-        .await
-        .map_err(|error| format!("delayed connect error: {}", describe(&error)))?;
+/// Why a connection cannot be had.
+pub(super) struct Failure {
+    pub(super) reset: ResetReason,
+    /// In Envoy's words.
+    pub(super) why: String,
+}
+
+impl From<dial::DialError> for Failure {
+    fn from(error: dial::DialError) -> Self {
+        Self {
+            reset: error.reset(),
+            why: error.to_string(),
+        }
+    }
+}
+
+impl From<String> for Failure {
+    /// Of a peer with whom no secure connection can be had.
+    fn from(why: String) -> Self {
+        Self {
+            reset: ResetReason::ConnectionFailure,
+            why,
+        }
+    }
+}
+
+/// Connects to the pool's host.
+pub(super) async fn connect(pool: &Pool, cluster: &WorkerCluster) -> Result<Connected, Failure> {
+    let (io, remote) = dial::to_host(&pool.host, cluster).await?;
     let socket = cluster.info.sockets.for_host(pool.host.metadata.as_deref());
     let UpstreamSocket::Tls(context) = socket else {
         let (io, peer) = exchange(io, b"", cluster);
@@ -101,13 +124,4 @@ fn fallback_alpn(speaks: Speaks) -> Option<Arc<[Box<[u8]>]>> {
         Speaks::Agreed => &[b"h2", b"http/1.1"],
     };
     Some(names.iter().map(|name| Box::from(*name)).collect())
-}
-
-/// The system's words for an error, as Envoy quotes them.
-fn describe(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.find(" (os error") {
-        Some(at) => text[..at].to_owned(),
-        None => text,
-    }
 }
