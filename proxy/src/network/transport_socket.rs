@@ -7,6 +7,8 @@ use outrigger_config::ir::TransportMatch;
 use outrigger_stats::Scope;
 use outrigger_types::Metadata;
 
+use crate::upstream::host::Host;
+
 use super::tls::{ClientContext, ContextNames, ServerContext};
 
 /// What carries the connections of a filter chain.
@@ -89,10 +91,20 @@ pub struct UpstreamSockets {
 }
 
 impl UpstreamSockets {
-    /// What carries the connections to a host with this metadata.
-    pub fn for_host(&self, metadata: Option<&Metadata>) -> &UpstreamSocket {
-        let found = self.matches.iter().find(|m| m.criteria.matches(metadata));
+    /// What carries the connections to a host.
+    pub fn for_host(&self, host: &Host) -> &UpstreamSocket {
+        let found = self.matching(host.metadata.as_deref(), host.locality_metadata.as_deref());
+        let found = found.and_then(|index| self.matches.get(index));
         found.map_or(&self.default, |m| &m.socket)
+    }
+
+    /// Which match is for what is said of a host, and only then for what is said of its locality.
+    pub fn matching(&self, own: Option<&Metadata>, locality: Option<&Metadata>) -> Option<usize> {
+        let first = |metadata| {
+            let mut matches = self.matches.iter();
+            matches.position(|m| m.criteria.matches(metadata))
+        };
+        first(own).or_else(|| first(locality))
     }
 
     /// Whether one of them speaks TLS.

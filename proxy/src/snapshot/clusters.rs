@@ -16,6 +16,7 @@ use super::breakers::BreakerGauges;
 use super::names::{addresses, single_host};
 use super::original_dst::first_clean_up;
 use super::references::check_cluster;
+use super::socket_matches::SocketMatches;
 use super::stats::{ClusterManagerStats, ClusterMembershipStats};
 use super::{Applied, Origin, Received, Snapshot};
 use crate::server::worker::Change;
@@ -34,6 +35,7 @@ pub struct ClusterEntry {
     /// Its hosts.
     pub hosts: Arc<PrioritySet>,
     pub(super) stats: Slab<ClusterMembershipStats>,
+    pub(super) socket_matches: SocketMatches,
     pub(super) breakers: BreakerGauges,
     /// When hosts that it made itself and nobody uses are to be dropped.
     pub(super) clean_up_at: Option<Instant>,
@@ -82,10 +84,12 @@ impl ClusterEntry {
         let single = logical.then(|| single_host(config, &self.resolved));
         let config = single.as_ref().unwrap_or(config);
         let lookup = |endpoint: &EndpointConfig| addresses(endpoint, &self.resolved);
-        let hosts = config.localities.iter().flat_map(|l| &l.endpoints);
-        let matched: usize = hosts.map(|e| lookup(e).len()).sum();
-        self.stats
-            .add(ClusterMembershipStats::total_match_count, matched as u64);
+        for endpoint in config.localities.iter().flat_map(|l| &l.endpoints) {
+            let (own, locality) = (&endpoint.metadata, &endpoint.locality_metadata);
+            let hosts = lookup(endpoint).len() as u64;
+            self.socket_matches
+                .count(&self.info, own.as_deref(), locality.as_deref(), hosts);
+        }
         let panic = panic_threshold(&self.info.config.lb_common, runtime);
         let (set, changes) = PrioritySet::build(&self.hosts, config, panic, &lookup);
         self.hosts = Arc::new(set);
@@ -194,6 +198,7 @@ impl Snapshot {
         let by_eds = matches!(info.config.discovery, DiscoveryConfig::Eds { .. });
         Ok(ClusterEntry {
             stats: info.scope.slab(),
+            socket_matches: SocketMatches::new(&info),
             breakers: BreakerGauges::new(&info),
             clean_up_at: first_clean_up(&info.config.discovery),
             endpoints_stats: by_eds.then(|| info.scope.slab()),

@@ -19,6 +19,7 @@ mod original_dst;
 mod references;
 mod routes;
 mod secrets;
+mod socket_matches;
 mod stats;
 
 use std::collections::{BTreeMap, BTreeSet};

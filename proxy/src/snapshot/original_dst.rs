@@ -31,7 +31,7 @@ impl ClusterEntry {
         if updates > 0 {
             self.hosts = Arc::new(PrioritySet::of(destinations.hosts()));
             let stats = &self.stats;
-            stats.add(ClusterMembershipStats::total_match_count, made);
+            self.socket_matches.count(&self.info, None, None, made);
             stats.add(ClusterMembershipStats::membership_change, updates);
             self.count_members();
         }

@@ -49,7 +49,6 @@ outrigger_stats::stat_set! {
             assignment_stale,
             assignment_timeout_received,
             assignment_use_cached,
-            total_match_count = "default.total_match_count",
             lb_recalculate_zone_structures,
             lb_subsets_created,
             lb_subsets_fallback,

@@ -63,8 +63,10 @@ pub struct Host {
     pub locality: Locality,
     /// Its priority.
     pub priority: u32,
-    /// Endpoint metadata.
+    /// What is said of it alone.
     pub metadata: Option<Arc<Metadata>>,
+    /// What is said of all in its locality.
+    pub locality_metadata: Option<Arc<Metadata>>,
     /// Whether its metadata calls it canary (`envoy.lb`, `canary`).
     pub canary: bool,
     /// When it was first seen.
@@ -91,6 +93,7 @@ impl Host {
             priority,
             canary: is_canary(endpoint.metadata.as_deref()),
             metadata: endpoint.metadata.clone(),
+            locality_metadata: endpoint.locality_metadata.clone(),
             created: Instant::now(),
             stats: HostStats::default(),
             weight: AtomicU32::new(endpoint.weight.max(1)),
@@ -107,6 +110,7 @@ impl Host {
             health: HealthStatus::Unknown,
             weight: 1,
             metadata: None,
+            locality_metadata: None,
         };
         Self::new(address, &endpoint, Locality::default(), 0)
     }
@@ -156,6 +160,7 @@ impl Host {
             && self.hostname == endpoint.hostname
             && self.locality == *locality
             && self.metadata == endpoint.metadata
+            && self.locality_metadata == endpoint.locality_metadata
             && self.additional_addresses == endpoint.additional_addresses
     }
 }

@@ -402,6 +402,7 @@ mod tests {
                     health: *health,
                     weight: 1,
                     metadata: None,
+                    locality_metadata: None,
                 }
             });
             LocalityEndpointsConfig {

@@ -213,20 +213,9 @@ fn lb_endpoint(
         hostname,
         health: health(health_status)?,
         weight,
-        metadata: merged(shared, metadata(own)),
+        metadata: metadata(own),
+        locality_metadata: shared.cloned(),
     })
-}
-
-/// The endpoint's own namespaces hide those of its locality.
-fn merged(shared: Option<&Arc<Metadata>>, own: Option<Arc<Metadata>>) -> Option<Arc<Metadata>> {
-    let (Some(shared), Some(own)) = (shared, &own) else {
-        return own.or_else(|| shared.cloned());
-    };
-    let mut all = Metadata::clone(shared);
-    for (namespace, value) in own.iter() {
-        all.set(namespace, value.clone());
-    }
-    Some(Arc::new(all))
 }
 
 fn health(number: i32) -> Result<HealthStatus> {

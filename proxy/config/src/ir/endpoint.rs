@@ -95,6 +95,8 @@ pub struct EndpointConfig {
     pub health: HealthStatus,
     /// Weight among the hosts of its locality, from 1.
     pub weight: u32,
-    /// Endpoint metadata, the locality's merged below it.
+    /// What is said of it alone.
     pub metadata: Option<Arc<Metadata>>,
+    /// What is said of all in its locality.
+    pub locality_metadata: Option<Arc<Metadata>>,
 }

@@ -17,6 +17,7 @@ fn endpoint(port: u16, weight: u32, health: HealthStatus) -> EndpointConfig {
         health,
         weight,
         metadata: None,
+        locality_metadata: None,
     }
 }
 

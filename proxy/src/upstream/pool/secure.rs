@@ -51,7 +51,7 @@ impl From<String> for Failure {
 /// Connects to the pool's host.
 pub(super) async fn connect(pool: &Pool, cluster: &WorkerCluster) -> Result<Connected, Failure> {
     let (io, remote) = dial::to_host(&pool.host, cluster).await?;
-    let socket = cluster.info.sockets.for_host(pool.host.metadata.as_deref());
+    let socket = cluster.info.sockets.for_host(&pool.host);
     let UpstreamSocket::Tls(context) = socket else {
         let (io, peer) = exchange(io, b"", cluster);
         return Ok(Connected {
