@@ -49,6 +49,40 @@ impl Expression {
     }
 }
 
+impl Expression {
+    /// The value for a stream, as Envoy's `%CEL()%` prints it; none if there is none.
+    pub fn print(&self, context: &FormatContext<'_>) -> Option<String> {
+        Some(match self.root.eval(context).ok()? {
+            eval::Value::Null => "NULL".to_owned(),
+            eval::Value::Bool(flag) => flag.to_string(),
+            eval::Value::Int(n) => n.to_string(),
+            eval::Value::Double(n) => double(n),
+            eval::Value::Text(text) => text.into_owned(),
+            eval::Value::List(_) => "CelList value".to_owned(),
+        })
+    }
+}
+
+/// Six significant digits, as C prints with `%g`.
+fn double(n: f64) -> String {
+    if n == 0.0 || !n.is_finite() {
+        return n.to_string();
+    }
+    let scientific = format!("{n:.5e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let trim = |text: &str| match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text.to_owned(),
+    };
+    if (-4..6).contains(&exponent) {
+        let places = usize::try_from(5 - exponent).unwrap_or(0);
+        return trim(&format!("{n:.places$}"));
+    }
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{}e{sign}{:02}", trim(digits), exponent.abs())
+}
+
 /// A part of an expression.
 #[derive(Debug)]
 enum Node {

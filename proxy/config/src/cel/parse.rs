@@ -121,11 +121,18 @@ fn quoted(text: &str, quote: char) -> Result<(Token, &str)> {
 
 fn number(text: &str) -> Result<(Token, &str)> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '.';
-    let end = text.find(|c| !is_part(c)).unwrap_or(text.len());
+    let mut end = text.find(|c| !is_part(c)).unwrap_or(text.len());
+    // The sign of an exponent is a part of it.
+    if text[..end].ends_with(['e', 'E']) && text[end..].starts_with(['+', '-']) {
+        let digits = &text[end + 1..];
+        let is_digit = |c: char| c.is_ascii_digit();
+        end += 1 + digits.find(|c| !is_digit(c)).unwrap_or(digits.len());
+    }
     let (number, rest) = text.split_at(end);
+    let is_double = number.contains(['.', 'e', 'E']) && !number.starts_with("0x");
     let token = match number.parse().map(Token::Int) {
         Ok(token) => Some(token),
-        Err(_) if number.contains('.') => number.parse().map(Token::Double).ok(),
+        Err(_) if is_double => number.parse().map(Token::Double).ok(),
         Err(_) => None,
     };
     let token = token.ok_or_else(|| format!("the number {number} is not supported"))?;

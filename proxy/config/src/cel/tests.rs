@@ -145,3 +145,36 @@ proptest! {
         let _ = Expression::parse(&text);
     }
 }
+
+#[test]
+fn doubles_may_have_exponents() {
+    for text in [
+        "1e3 == 1000.0",
+        "2.5e-1 == 0.25",
+        "1E+2 == 100.0",
+        "1e1-5.0 == 5.0",
+    ] {
+        assert!(Expression::parse(text).is_ok(), "{text}");
+    }
+    for text in ["1e", "1e+", "0x1e", "1.5x"] {
+        assert!(Expression::parse(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn doubles_have_six_digits() {
+    for (n, text) in [
+        (0.0, "0"),
+        (1.5, "1.5"),
+        (2.0, "2"),
+        (0.1, "0.1"),
+        (-0.000_12, "-0.00012"),
+        (0.000_012, "1.2e-05"),
+        (123_456.0, "123456"),
+        (1_234_567.0, "1.23457e+06"),
+        (999_999.5, "1e+06"),
+        (1e20, "1e+20"),
+    ] {
+        assert_eq!(super::double(n), text);
+    }
+}

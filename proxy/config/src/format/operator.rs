@@ -12,6 +12,7 @@ use super::time::{Clock, TimeFormat};
 use super::tls::{self, TlsOperator};
 use super::value::Value;
 use super::{FormatContext, FormatOptions};
+use crate::cel::Expression;
 
 /// An operator as it is written.
 pub(super) struct Call<'a> {
@@ -60,6 +61,7 @@ enum Kind {
     },
     MaskedAddress(fn(&FormatContext<'_>) -> Option<Address>, Option<i32>),
     Coalesce(Coalesce),
+    Cel(Expression),
 }
 
 /// How `%GRPC_STATUS%` is written.
@@ -134,6 +136,10 @@ impl Operator {
             Kind::ServerName { order, origin } => server_name(context, *order, *origin),
             Kind::MaskedAddress(read, mask) => masked(read(context), *mask),
             Kind::Coalesce(coalesce) => coalesce.read(context),
+            Kind::Cel(expression) => match expression.print(context) {
+                Some(text) => Value::owned(text),
+                None => Value::Missing,
+            },
         }
     }
 }
@@ -167,6 +173,7 @@ fn parameterized(call: &Call<'_>, options: &FormatOptions) -> Result<Kind, Strin
             Kind::Metadata(Path::parse(Owner::UpstreamHost, required(call)?))
         }
         "METADATA" => Kind::Metadata(Path::parse_typed(params)?),
+        "CEL" => Kind::Cel(Expression::parse(required(call)?)?),
         "FILTER_STATE" => Kind::FilterState(filter_state::Key::parse(params)?),
         "UPSTREAM_FILTER_STATE" => Kind::UpstreamFilterState(filter_state::Key::parse(params)?),
         "GRPC_STATUS" => {
