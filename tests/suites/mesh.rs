@@ -11,12 +11,12 @@ use std::process::{Command, ExitCode, Output};
 use integration_tests::peers;
 use libtest_mimic::{Arguments, Failed, Trial};
 
-/// How a mesh comes up and what its demo is told, the fewest checks that it makes, and the one
-/// that may fail.
+/// How a mesh comes up and what checks it, the fewest checks that there are, and the one that
+/// may fail.
 struct Scenario {
     name: &'static str,
     up: &'static [&'static str],
-    demo: &'static [&'static str],
+    checked_by: &'static [&'static str],
     checks: usize,
     may_fail: Option<&'static str>,
 }
@@ -25,7 +25,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "the_default_configuration_of_istiod",
         up: &[],
-        demo: &["--seconds", "10"],
+        checked_by: &["demo", "--seconds", "10"],
         checks: 25,
         // Istio's own metrics are not reported yet.
         may_fail: Some("istio_requests_total of the client"),
@@ -33,14 +33,21 @@ const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "envoy_as_the_client",
         up: &["--stock"],
-        demo: &["--envoy", "client", "--seconds", "10"],
+        checked_by: &["demo", "--envoy", "client", "--seconds", "10"],
         checks: 24,
+        may_fail: None,
+    },
+    Scenario {
+        name: "from_envoy_to_us_and_back_by_annotation",
+        up: &["--stock", "--swap"],
+        checked_by: &["swap"],
+        checks: 8,
         may_fail: None,
     },
     Scenario {
         name: "envoy_as_the_server",
         up: &["--stock"],
-        demo: &["--envoy", "server", "--seconds", "10"],
+        checked_by: &["demo", "--envoy", "server", "--seconds", "10"],
         checks: 24,
         may_fail: None,
     },
@@ -84,6 +91,8 @@ fn prepare() -> Result<PathBuf, String> {
     std::fs::create_dir_all(&lab).map_err(|e| e.to_string())?;
     let source = peers::repository().join("tests/mesh");
     run(Command::new("cp").arg("-r").arg(source.join(".")).arg(&lab))?;
+    let template = peers::repository().join("deploy/istio/operator.yaml");
+    std::fs::copy(template, lab.join("operator.yaml")).map_err(|e| e.to_string())?;
     run(Command::new(lab.join("build")).env("LAB_TOOLS", &tools))?;
     let proxy = peers::subject()?;
     // In two steps: one that runs cannot be written over.
@@ -113,18 +122,18 @@ fn run(command: &mut Command) -> Result<String, String> {
 impl Scenario {
     fn run(&self, tools: &Path) -> Result<(), String> {
         let outcome = self.bring_up(tools).and_then(|()| self.check(tools));
-        let down = run(&mut lab(tools, "down", &[]));
+        let down = run(lab(tools).arg("down"));
         outcome.and(down.map(drop))
     }
 
     fn bring_up(&self, tools: &Path) -> Result<(), String> {
-        run(&mut lab(tools, "up", self.up)).map(drop)
+        run(lab(tools).arg("up").args(self.up)).map(drop)
     }
 
-    /// Runs the demo, whose lines say what passes and what fails.
+    /// Runs the checks, whose lines say what passes and what fails.
     fn check(&self, tools: &Path) -> Result<(), String> {
-        let demo = output(&mut lab(tools, "demo", self.demo))?;
-        let report = text(&demo);
+        let checks = output(lab(tools).args(self.checked_by))?;
+        let report = text(&checks);
         let of = |verdict: &str| {
             let lines = report.lines().filter_map(|line| line.strip_prefix(verdict));
             lines.map(str::trim).collect::<Vec<_>>()
@@ -133,7 +142,7 @@ impl Scenario {
         let unexpected = |line: &&&str| self.may_fail.is_none_or(|may| !line.starts_with(may));
         if failed.iter().any(|line| unexpected(&line)) || passed.len() + failed.len() < self.checks
         {
-            let error = String::from_utf8_lossy(&demo.stderr).into_owned();
+            let error = String::from_utf8_lossy(&checks.stderr).into_owned();
             return Err(format!("{report}{error}"));
         }
         Ok(())
@@ -141,13 +150,11 @@ impl Scenario {
 }
 
 /// A command of the lab, with its environment.
-fn lab(tools: &Path, verb: &str, arguments: &[&str]) -> Command {
+fn lab(tools: &Path) -> Command {
     let mut command = Command::new("bash");
     command
         .args(["-c", ". \"$0\"/env && exec \"$0\"/lab/lab.py \"$@\""])
         .arg(tools)
-        .arg(verb)
-        .args(arguments)
         .env("LAB_PROXY", tools.join("outrigger"));
     command
 }
