@@ -6,6 +6,7 @@
 
 mod bytes;
 mod config;
+mod first_bytes;
 mod format;
 mod grpc;
 mod h1_client;
@@ -22,8 +23,9 @@ mod stream;
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their folders in the corpus.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("bootstrap", config::bootstrap),
+    ("first_bytes", first_bytes::first_bytes),
     ("format", format::format),
     ("grpc_frames", grpc::frames),
     ("h1_client", h1_client::client),

@@ -175,6 +175,6 @@ fn doubles_have_six_digits() {
         (999_999.5, "1e+06"),
         (1e20, "1e+20"),
     ] {
-        assert_eq!(super::double(n), text);
+        assert_eq!(double(n), text);
     }
 }

@@ -17,8 +17,7 @@ use outrigger_stats::{Slab, Store};
 use outrigger_types::{Address, Protocol};
 use tokio::io::AsyncReadExt;
 
-use self::client_hello::Found;
-pub use self::client_hello::read as read_client_hello;
+pub use self::client_hello::{ClientHello, Found, read as read_client_hello};
 use self::stats::{HttpInspectorStats, TlsInspectorStats};
 use crate::http::codec::h1::{Sniffed, sniff};
 use crate::network::io::Io;
