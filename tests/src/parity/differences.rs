@@ -21,6 +21,11 @@ Beside these:
 - HTTP/2 stands on the `h2` library: a `:path` loses what follows a `#`, a path with bytes that no URI may hold is
   refused, and fields of one name come together.
 - `x-envoy-hedge-on-per-try-timeout` is removed and has no effect: requests are not hedged.
+- What ends no line within 64 KiB is no HTTP for the HTTP inspector, where Envoy waits on; a client that resets its
+  connection before the TLS inspector has decided is gone at once.
+- Secrets that SDS names by file are shown in the dump by that name, where Envoy shows what the file holds.
+- The admin endpoint says how long its answers are, where Envoy sends them in chunks.
+- A wrong chunk size at once is no cancelled request of the cluster (`upstream_rq_cancelled`).
 ";
 
 /// Where the page is checked in.
